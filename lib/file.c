@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files: opening, references, size. Owns struct mmapio_file's life; the mapping is mapping.c's,
+ * what is dirty is flush.c's.
+ */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+uint64_t monotonic_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t monotonic_coarse_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC_COARSE);
+}
+
+/* The caller's options as this version of the library knows them. */
+static int options_read(struct mmapio_options *known, const struct mmapio_options *given)
+{
+	*known = (struct mmapio_options)MMAPIO_OPTIONS_INIT(MMAPIO_READ_ONLY);
+	if (given->size < offsetof(struct mmapio_options, policy) || given->size > sizeof(*known))
+		return -EINVAL;
+	memcpy(known, given, given->size);
+	if (known->mode > MMAPIO_COPY_ON_WRITE || known->write_method > MMAPIO_WRITE_PWRITE ||
+	    (known->flags & ~(unsigned int)MMAPIO_LAZY))
+		return -EINVAL;
+	if (known->mode == MMAPIO_COPY_ON_WRITE)
+		known->policy = (struct mmapio_policy){0};
+	if (known->policy.delay_ns && !known->flusher)
+		return -EINVAL;
+	return 0;
+}
+
+/* Whether the descriptor allows what the mode needs; with O_APPEND it would write elsewhere. */
+static int access_check(int fd, enum mmapio_mode mode, bool lazy)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0)
+		return -errno;
+	if (flags & O_PATH)
+		return -EBADF;
+	if ((flags & O_APPEND) && mode == MMAPIO_READ_WRITE)
+		return -EINVAL;
+	switch (flags & O_ACCMODE) {
+	case O_RDWR:
+		return 0;
+	case O_RDONLY:
+		return mode == MMAPIO_READ_WRITE ? -EBADF : 0;
+	default:
+		return mode == MMAPIO_READ_WRITE && lazy ? 0 : -EBADF;
+	}
+}
+
+int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options *given)
+{
+	struct mmapio_options options;
+	struct mmapio_file *file;
+	pthread_condattr_t monotonic;
+	struct stat st;
+	int error = options_read(&options, given);
+
+	if (!error)
+		error = access_check(fd, options.mode, options.flags & MMAPIO_LAZY);
+	if (error)
+		return error;
+	if (fstat(fd, &st))
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+
+	file = aligned_alloc(_Alignof(struct mmapio_file), sizeof(*file));
+	if (!file)
+		return -ENOMEM;
+	memset(file, 0, sizeof(*file));
+	atomic_init(&file->references, 1);
+	file->fd = fd;
+	file->flags = options.flags;
+	file->device = st.st_dev;
+	file->inode = st.st_ino;
+	file->policy = options.policy;
+	file->write_method = options.write_method;
+	file->flusher = options.flusher;
+	file->on_error = options.on_error;
+	file->on_close = options.on_close;
+	file->context = options.context;
+	atomic_init(&file->mode, (int)options.mode);
+	atomic_init(&file->size, (uint64_t)st.st_size);
+	file->times_left = st.st_mtim;
+	range_set_init(&file->in_flight);
+	range_set_init(&file->in_flight_anew);
+	range_set_init(&file->dirty);
+	range_set_init(&file->failed);
+	range_set_init(&file->anew);
+	range_set_init(&file->allocated);
+	range_set_init(&file->resident);
+	pthread_mutex_init(&file->sync_lock, NULL);
+	pthread_mutex_init(&file->size_lock, NULL);
+	pthread_mutex_init(&file->pin_lock, NULL);
+	pthread_mutex_init(&file->dirty_lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&file->pin_released, &monotonic);
+	pthread_cond_init(&file->shrink_over, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+
+	if (!(options.flags & MMAPIO_LAZY)) {
+		error = mapping_reach(file, 0);
+		if (error) {
+			file->fd = -1;
+			file_destroy(file);
+			return error;
+		}
+	}
+	*out = file;
+	return 0;
+}
+
+int mmapio_open(struct mmapio_file **out, const char *path, const struct mmapio_options *options)
+{
+	int access = options->mode == MMAPIO_READ_WRITE ? O_RDWR : O_RDONLY;
+	/* O_NONBLOCK: a FIFO is to be refused, not waited for. */
+	int fd = open(path, access | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	int error;
+
+	if (fd < 0)
+		return errno == ENXIO ? -EINVAL : -errno;
+	error = mmapio_open_fd(out, fd, options);
+	if (error)
+		close(fd);
+	return error;
+}
+
+struct mmapio_file *mmapio_file_ref(struct mmapio_file *file)
+{
+	atomic_fetch_add_explicit(&file->references, 1, memory_order_relaxed);
+	return file;
+}
+
+void mmapio_file_unref(struct mmapio_file *file)
+{
+	if (!file || atomic_fetch_sub(&file->references, 1) != 1)
+		return;
+	/* With a delay the flusher held a reference as long as anything was due. */
+	if ((file->policy.bytes || file->policy.writes) && mmapio_is_dirty(file))
+		(void)!mmapio_flush(file);
+	flush_times(file);
+	close(file->fd);
+	file->fd = -1;
+	if (file->on_close)
+		file->on_close(file->context);
+	pin_close(file);
+}
+
+void file_destroy(struct mmapio_file *file)
+{
+	struct pin_block *block, *next;
+
+	region_free(atomic_load(&file->region));
+	while (file->retired) {
+		struct region *region = file->retired;
+
+		file->retired = region->next_retired;
+		region_free(region);
+	}
+	for (block = atomic_load(&file->pins.next); block; block = next) {
+		next = atomic_load(&block->next);
+		free(block);
+	}
+	range_set_clear(&file->in_flight);
+	range_set_clear(&file->in_flight_anew);
+	range_set_clear(&file->dirty);
+	range_set_clear(&file->failed);
+	range_set_clear(&file->anew);
+	range_set_clear(&file->allocated);
+	range_set_clear(&file->resident);
+	pthread_cond_destroy(&file->shrink_over);
+	pthread_cond_destroy(&file->pin_released);
+	pthread_mutex_destroy(&file->dirty_lock);
+	pthread_mutex_destroy(&file->pin_lock);
+	pthread_mutex_destroy(&file->size_lock);
+	pthread_mutex_destroy(&file->sync_lock);
+	free(file);
+}
+
+int mmapio_file_make_writable(struct mmapio_file *file, int fd)
+{
+	struct stat st;
+	int error = 0;
+
+	if (atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE)
+		return -EBADF;
+	error = access_check(fd, MMAPIO_READ_WRITE, false);
+	if (error)
+		return error;
+	if (fstat(fd, &st))
+		return -errno;
+	if (st.st_dev != file->device || st.st_ino != file->inode)
+		return -EINVAL;
+
+	pthread_mutex_lock(&file->size_lock);
+	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY) {
+		/* The same number from now on means the new descriptor, so that whoever is using it
+		 * at this moment is not left with a closed one. */
+		if (dup3(fd, file->fd, O_CLOEXEC) < 0) {
+			error = -errno;
+		} else {
+			atomic_store(&file->mode, MMAPIO_READ_WRITE);
+			mapping_renew_locked(file);
+		}
+	}
+	pthread_mutex_unlock(&file->size_lock);
+	if (!error)
+		close(fd);
+	return error;
+}
+
+enum mmapio_mode mmapio_file_mode(const struct mmapio_file *file)
+{
+	return (enum mmapio_mode)atomic_load(&file->mode);
+}
+
+int mmapio_file_descriptor(const struct mmapio_file *file)
+{
+	return file->fd;
+}
+
+uint64_t mmapio_file_size(const struct mmapio_file *file)
+{
+	return atomic_load(&file->size);
+}
+
+void mmapio_file_times_set(struct mmapio_file *file)
+{
+	pthread_mutex_lock(&file->dirty_lock);
+	file->times_stale = false;
+	file->times_due = 0;
+	file->times_left = (struct timespec){0};
+	pthread_mutex_unlock(&file->dirty_lock);
+}
+
+void size_grown_locked(struct mmapio_file *file, uint64_t end)
+{
+	if (!atomic_load(&file->shrinking_from) && end > atomic_load(&file->size))
+		atomic_store(&file->size, end);
+}
+
+/* Adopts the size that the file has. size_lock is held. 0 or negative errno. */
+static int size_adopt_locked(struct mmapio_file *file, struct stat *st)
+{
+	uint64_t size = atomic_load(&file->size), found;
+
+	if (fstat(file->fd, st))
+		return -errno;
+	found = (uint64_t)st->st_size;
+	if (found < size) {
+		atomic_store(&file->size, found);
+		flush_truncated(file, found);
+	} else if (atomic_load(&file->mode) != MMAPIO_COPY_ON_WRITE) {
+		size_grown_locked(file, found);
+	}
+	return 0;
+}
+
+int mmapio_file_refresh(struct mmapio_file *file, struct stat *out)
+{
+	struct stat st;
+	int error = 0;
+
+	if (out)
+		flush_times(file);
+	if (fstat(file->fd, &st))
+		return -errno;
+	if (atomic_load(&file->size) != (uint64_t)st.st_size) {
+		/* A write of our own that extends the file may be half done: look again. */
+		pthread_mutex_lock(&file->size_lock);
+		error = size_adopt_locked(file, &st);
+		pthread_mutex_unlock(&file->size_lock);
+	}
+	if (!error && out)
+		*out = st;
+	return error;
+}
+
+/* Waits until no other shrink is under way. 0 or -EBUSY. */
+static int shrink_wait_locked(struct mmapio_file *file, uint64_t deadline)
+{
+	struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000),
+				 .tv_nsec = (long)(deadline % 1000000000)};
+
+	while (atomic_load(&file->shrinking_from)) {
+		if (deadline == UINT64_MAX)
+			pthread_cond_wait(&file->shrink_over, &file->size_lock);
+		else if (monotonic_ns() >= deadline)
+			return -EBUSY;
+		else
+			pthread_cond_timedwait(&file->shrink_over, &file->size_lock, &until);
+	}
+	return 0;
+}
+
+/* Lowers the size and waits, without size_lock, for the pins beyond it; restores it on -EBUSY. */
+static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t deadline)
+{
+	struct stat st;
+	int error;
+
+	atomic_store(&file->shrinking_from, atomic_load(&file->size));
+	atomic_store(&file->size, size);
+	pthread_mutex_unlock(&file->size_lock);
+	error = pin_wait(file, size, deadline);
+	pthread_mutex_lock(&file->size_lock);
+	if (!error && ftruncate(file->fd, (off_t)size))
+		error = -errno;
+	atomic_store(&file->shrinking_from, 0);
+	if (error)
+		(void)!size_adopt_locked(file, &st);
+	else
+		flush_truncated(file, size);
+	pthread_cond_broadcast(&file->shrink_over);
+	return error;
+}
+
+int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout_ns)
+{
+	uint64_t deadline = UINT64_MAX;
+	int error;
+
+	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE)
+		return -EBADF;
+	if (size > INT64_MAX)
+		return -EFBIG;
+	if (timeout_ns != MMAPIO_FOREVER) {
+		uint64_t now = monotonic_ns();
+
+		deadline = timeout_ns < INT64_MAX - now ? now + timeout_ns : INT64_MAX;
+	}
+
+	pthread_mutex_lock(&file->size_lock);
+	error = shrink_wait_locked(file, deadline);
+	if (!error && size < atomic_load(&file->size)) {
+		error = size_lower_locked(file, size, deadline);
+	} else if (!error) {
+		if (ftruncate(file->fd, (off_t)size))
+			error = -errno;
+		else
+			size_grown_locked(file, size);
+	}
+	pthread_mutex_unlock(&file->size_lock);
+	return error ? error : flush_commit(file, size, size, false);
+}
+
+int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, uint64_t length)
+{
+	struct stat st;
+	int error = 0;
+
+	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE)
+		return -EBADF;
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		return -EOPNOTSUPP;
+	if (offset > INT64_MAX || length > INT64_MAX - offset)
+		return -EFBIG;
+	pthread_mutex_lock(&file->size_lock);
+	if (fallocate(file->fd, mode, (off_t)offset, (off_t)length))
+		error = -errno;
+	/* It may have made holes, and does not say what it did before it failed. */
+	pthread_mutex_lock(&file->dirty_lock);
+	range_set_clear(&file->allocated);
+	pthread_mutex_unlock(&file->dirty_lock);
+	(void)!size_adopt_locked(file, &st);
+	pthread_mutex_unlock(&file->size_lock);
+	return error ? error : flush_commit(file, offset, offset, false);
+}

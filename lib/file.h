@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the library share: struct mmapio_file, its locks and their order.
+ *
+ * A file has a size, at most one current region (mapping), and pins. Regions that were outgrown
+ * stay mapped, retired, until nobody pins them. The size is an atomic that readers check after
+ * they have pinned, and that a shrink lowers before it looks for pins (pin.c).
+ *
+ * Locks, in the order in which one thread may take them:
+ *   sync_lock    one sync at a time: an error of the descriptor is reported once (FSYNC(2))
+ *   size_lock    whoever changes size, region, mode or what the descriptor refers to
+ *   pin_lock     marks on pins, retired regions
+ *   dirty_lock   what is dirty, in doubt, allocated; times to be moved; deadlines
+ *   flusher->lock (flusher.c)
+ * No lock is held while user code runs.
+ */
+#ifndef FILE_H
+#define FILE_H
+
+#include "mmapio.h"
+#include "range.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+struct region {
+	char *base;
+	size_t length; /* of the mapping, whole pages; may be longer than the file */
+	struct region *next_retired;
+};
+
+#define PIN_SLOTS 16
+
+/* See pin.c. */
+struct pin_slot {
+	_Alignas(64) _Atomic uint64_t end;
+	_Atomic(struct region *) region;
+};
+
+struct pin_block {
+	struct pin_slot slots[PIN_SLOTS];
+	_Atomic(struct pin_block *) next; /* set once */
+};
+
+struct mmapio_file {
+	struct pin_block pins;
+
+	_Atomic unsigned int references;
+	int fd;				       /* the number never changes */
+	unsigned int flags;		       /* constant */
+	dev_t device;			       /* constant */
+	ino_t inode;			       /* constant */
+	struct mmapio_policy policy;	       /* constant */
+	enum mmapio_write_method write_method; /* constant */
+	struct mmapio_flusher *flusher;	       /* constant */
+	void (*on_error)(void *context, uint64_t offset, uint64_t length, int error);
+	void (*on_close)(void *context);
+	void *context;
+
+	_Atomic int mode;		 /* written under size_lock */
+	_Atomic bool unmappable;	 /* the kernel said ENODEV or EACCES; under size_lock */
+	_Atomic uint64_t size;		 /* written under size_lock */
+	_Atomic(struct region *) region; /* written under size_lock */
+
+	pthread_mutex_t sync_lock;
+	struct range_set in_flight;	 /* sync_lock */
+	struct range_set in_flight_anew; /* sync_lock: of these, those that were taken from anew */
+
+	pthread_mutex_t size_lock;
+	pthread_cond_t shrink_over; /* with size_lock, CLOCK_MONOTONIC */
+	/* A shrink waits for pins, without size_lock: size is what it will be, and this is what it
+	 * was. 0: none does. What grows the file meanwhile comes before the shrink, and is cut off.
+	 */
+	_Atomic uint64_t shrinking_from; /* written under size_lock */
+
+	pthread_mutex_t pin_lock;
+	pthread_cond_t pin_released; /* with pin_lock, CLOCK_MONOTONIC */
+	unsigned int marked;	     /* pin_lock: pins that were marked and not yet accounted for */
+	bool closed;		     /* pin_lock: no reference is left */
+	struct region *retired;	     /* pin_lock */
+
+	pthread_mutex_t dirty_lock;
+	/* All of these: dirty_lock. */
+	struct range_set dirty;
+	struct range_set failed;    /* in doubt since a sync failed */
+	struct range_set anew;	    /* written since failed was no longer empty */
+	int failed_error;	    /* positive errno; 0 while failed is empty */
+	bool syncing;		    /* a system call for what is in flight is under way */
+	bool inode_dirty;	    /* size or allocation changed since the last sync */
+	uint64_t writes;	    /* since the last flush of the whole file */
+	struct range_set allocated; /* known not to be holes; may be less than there is */
+	struct range_set resident;  /* were in memory at resident_since, or a little later */
+	uint64_t resident_since;    /* CLOCK_MONOTONIC in ns */
+	bool times_stale;	    /* stored to since times were last brought up to date */
+	struct timespec store_time;
+	struct timespec times_left; /* mtime as we last saw or left it */
+	uint64_t flush_due;	    /* CLOCK_MONOTONIC in ns; 0: not due */
+	uint64_t times_due;
+
+	/* All of these: flusher->lock. */
+	TAILQ_ENTRY(mmapio_file) queue;
+	bool queued; /* the queue holds a reference */
+	uint64_t queue_due;
+};
+
+static inline uint64_t round_down(uint64_t offset, uint64_t unit)
+{
+	return offset & ~(unit - 1);
+}
+
+static inline uint64_t round_up(uint64_t offset, uint64_t unit)
+{
+	return (offset + unit - 1) & ~(unit - 1);
+}
+
+size_t page_size(void);
+uint64_t monotonic_ns(void);
+uint64_t monotonic_coarse_ns(void); /* cheaper, and up to some milliseconds behind */
+
+/* file.c: closes what the last reference left, when no pin is left either. */
+void file_destroy(struct mmapio_file *file);
+
+/* file.c: the file has grown to end, or was that long already. size_lock is held. */
+void size_grown_locked(struct mmapio_file *file, uint64_t end);
+
+/* mapping.c */
+
+/*
+ * Makes sure that the current region reaches end (at most the size). 0; -ENODEV; -ENOMEM.
+ * Takes size_lock; _locked: the caller holds it.
+ */
+int mapping_reach(struct mmapio_file *file, uint64_t end);
+int mapping_reach_locked(struct mmapio_file *file, uint64_t end);
+
+/* Replaces the region by one that fits the present mode, or by none. size_lock is held. */
+void mapping_renew_locked(struct mmapio_file *file);
+
+void region_free(struct region *region);
+
+/* pin.c */
+
+/*
+ * Pins [.., end) of the file: a shrink below end waits for it. end > 0. With mapped, the region
+ * that comes back in *region reaches end and stays mapped while the pin is held; without, *region
+ * is not touched.
+ * 0; -ERANGE: end is beyond the size; -ENOMEM; -ENODEV.
+ */
+int pin_take(struct mmapio_file *file, uint64_t end, bool mapped, struct pin_slot **slot,
+	     struct region **region);
+void pin_release(struct mmapio_file *file, struct pin_slot *slot);
+
+/*
+ * Waits until no pin ends after end, until deadline (monotonic_ns(); UINT64_MAX: no deadline).
+ * 0 or -EBUSY.
+ */
+int pin_wait(struct mmapio_file *file, uint64_t end, uint64_t deadline);
+
+/* Unmaps a region, which is not current any more, as soon as nobody pins it. */
+void pin_retire(struct mmapio_file *file, struct region *region);
+
+/* No reference is left: destroys the file now, or with the last pin. */
+void pin_close(struct mmapio_file *file);
+
+/* flush.c */
+
+/*
+ * Says that [start, end) was changed (start == end: nothing but size or allocation), by a store
+ * into the mapping or otherwise, and does what the policy wants. 0 or the error of a flush.
+ */
+int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool stored);
+
+/* Forgets what lies beyond a new, smaller size. Takes dirty_lock. */
+void flush_truncated(struct mmapio_file *file, uint64_t size);
+
+/* Moves mtime and ctime if stores have yet to. Takes dirty_lock. */
+void flush_times(struct mmapio_file *file);
+
+/* What is due now, called by the flusher. Returns when the file is due again, 0: not. */
+uint64_t flush_run(struct mmapio_file *file, uint64_t now);
+
+/* flusher.c: runs flush_run() for the file at due, or earlier if it is queued for an earlier time.
+ */
+void flusher_schedule(struct mmapio_flusher *flusher, struct mmapio_file *file, uint64_t due);
+
+/* Takes the file out of the queue; true: it was queued, and its reference is the caller's now. */
+bool flusher_cancel(struct mmapio_flusher *flusher, struct mmapio_file *file);
+
+#endif

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mmapio.h - memory-mapped file I/O
+ *
+ * This header is the reference of libmmapio.
+ *
+ * A struct mmapio_file is one open file and, as long as the kernel can give it one, a mapping of
+ * the whole of it. Bytes are reached without a copy through slices, which pin the mapped bytes that
+ * they point to, or with a copy through mmapio_read() and mmapio_write().
+ *
+ * Conventions
+ *   Offsets, lengths and sizes are bytes. Times are nanoseconds of CLOCK_MONOTONIC.
+ *   Calls return 0 or a count on success and a negative errno on failure; nothing has changed on a
+ *   failure unless the call says otherwise.
+ *   A range is [offset, offset + length). It is outside the file, -ERANGE, when offset + length is
+ *   beyond the size (also where the sum overflows). An empty range at the end is inside.
+ *   A call that needs a mode which the file does not have returns -EBADF, as write(2) does.
+ *   Every call may be made from any thread at any time, on the same file too, unless it says
+ *   otherwise. No call may be made from a signal handler.
+ *   The library starts no thread but in mmapio_flusher_new(), and installs no signal handler but in
+ *   mmapio_guard_install().
+ *
+ * What a mapping can do to a process, and what this library does about it
+ *   Touching a mapped page raises SIGBUS when the file has become shorter than that, when the page
+ *   cannot be read, and when it is a hole and the disk is full (mmap(2)). mmapio_read() and
+ *   mmapio_write() never do; see mmapio_guard_install(). A user of slices who touches them in user
+ *   space must expect it where others can truncate the file. A system call that is given a
+ *   slice (write(2), send(2), ...) fails with EFAULT instead.
+ */
+#ifndef MMAPIO_H
+#define MMAPIO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#define MMAPIO_MUST_CHECK   __attribute__((warn_unused_result))
+#define MMAPIO_NONNULL(...) __attribute__((nonnull(__VA_ARGS__)))
+#else
+#define MMAPIO_MUST_CHECK
+#define MMAPIO_NONNULL(...)
+#endif
+
+/* --- Flush policies --------------------------------------------------------------------------- */
+
+/*
+ * When changed bytes are brought to the disk without being asked for. All zero: only when asked
+ * ("manual"). Several limits: whichever is reached first. A limit of zero is no limit.
+ *
+ *   always     before the call that changed the file returns
+ *   delay_ns   at the latest this long after the change, by the flusher's thread; what the disk
+ *              takes for it comes on top. Needs a flusher.
+ *   bytes      when this many bytes of the file are dirty, by the call that made them so many
+ *   writes     when this many writes and commits have been made since the last flush of the whole
+ *              file, by the last of them
+ */
+struct mmapio_policy {
+	bool always;
+	uint64_t delay_ns;
+	uint64_t bytes;
+	uint64_t writes;
+};
+
+/*
+ * Reads a policy from text: "manual" or "never" (the same), "always", or limits joined by ":".
+ * A limit is a decimal integer from 1 up and a unit, without a space: us, ms or s for the delay,
+ * K, M or G (1024, 1024^2, 1024^3) for bytes, "writes" for writes. Each kind may stand once.
+ *
+ * 0; -EINVAL: not of this form; -ERANGE: of this form, but a number is zero or does not fit into
+ * int64_t in nanoseconds or bytes. *out is written on success only.
+ */
+int mmapio_policy_parse(struct mmapio_policy *out, const char *text) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2);
+
+/*
+ * Writes a policy as mmapio_policy_parse() would read it, in the largest units that are exact, and
+ * a NUL. Bytes that are no multiple of 1024 are rounded up to one, and nanoseconds to microseconds.
+ *
+ * The length without the NUL; -ERANGE: size is too small (MMAPIO_POLICY_TEXT always suffices).
+ */
+#define MMAPIO_POLICY_TEXT 96
+int mmapio_policy_format(const struct mmapio_policy *policy, char *text, size_t size)
+	MMAPIO_NONNULL(1, 2);
+
+/* --- The flusher ------------------------------------------------------------------------------ */
+
+/*
+ * One thread that flushes files when their delay is over, earliest first, any number of files. It
+ * syncs one file at a time: use one flusher for each file system, so that a slow disk does not
+ * delay the others.
+ */
+struct mmapio_flusher;
+
+/*
+ * Starts a flusher. All signals but SIGBUS, which may be the guard's, are blocked in its thread.
+ * 0; -ENOMEM; -EAGAIN: no thread could be started (pthread_create(3)).
+ */
+int mmapio_flusher_new(struct mmapio_flusher **out) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/*
+ * Flushes what is due later at once, stops the thread and frees the flusher. Every file that was
+ * opened with it must have been released by then, but not necessarily flushed: see
+ * mmapio_file_unref(). NULL is fine.
+ */
+void mmapio_flusher_free(struct mmapio_flusher *flusher);
+
+/* --- Files ------------------------------------------------------------------------------------ */
+
+/* One open file. Reference-counted. */
+struct mmapio_file;
+
+enum mmapio_mode {
+	MMAPIO_READ_ONLY,     /* the descriptor needs to be readable */
+	MMAPIO_READ_WRITE,    /* the descriptor needs to be readable and writable */
+	MMAPIO_COPY_ON_WRITE, /* readable; what is written stays in this struct mmapio_file. Bytes
+				 never written keep following the file, page by page (mmap(2)) */
+};
+
+/* How mmapio_write() brings bytes into the page cache of a read-write file. */
+enum mmapio_write_method {
+	MMAPIO_WRITE_AUTO,   /* the cheaper way: see mmapio_write() */
+	MMAPIO_WRITE_STORE,  /* a store into the mapping wherever that is possible */
+	MMAPIO_WRITE_PWRITE, /* always pwrite(2) */
+};
+
+/* Flags of struct mmapio_options. */
+enum {
+	/*
+	 * Map when the first slice is taken, not when the file is opened. A file that cannot be
+	 * mapped can still be read, written and flushed; taking a slice of it fails.
+	 */
+	MMAPIO_LAZY = 1 << 0,
+};
+
+/* Set it up with MMAPIO_OPTIONS_INIT; it can grow in later versions. */
+struct mmapio_options {
+	size_t size; /* sizeof(struct mmapio_options), as the caller knows it */
+	enum mmapio_mode mode;
+	unsigned int flags;
+	struct mmapio_policy policy;	/* for MMAPIO_READ_WRITE; nothing happens in other modes */
+	struct mmapio_flusher *flusher; /* needed with policy.delay_ns; must outlive the file */
+	enum mmapio_write_method write_method;
+	/*
+	 * Called for each range of bytes that a failed sync leaves in doubt, by the thread that
+	 * synced, without a lock: it may use the file. error is a positive errno. A sync that
+	 * failed with nothing known to be dirty gives one call with length 0.
+	 */
+	void (*on_error)(void *context, uint64_t offset, uint64_t length, int error);
+	/* Called once, by whoever gave back the last reference (a flusher's thread may): on_error
+	 * will not be called any more. Slices may still be held. */
+	void (*on_close)(void *context);
+	void *context; /* for both */
+};
+
+#define MMAPIO_OPTIONS_INIT(MODE)                                                                  \
+	{                                                                                          \
+		sizeof(struct mmapio_options), (MODE), 0, {false, 0, 0, 0}, NULL,                  \
+			MMAPIO_WRITE_AUTO, NULL, NULL, NULL                                        \
+	}
+
+/*
+ * Opens path, which must exist and be a regular file. Zero-length files are ordinary.
+ *
+ * 0; -EINVAL: unknown mode or flag, a delay without a flusher, not a regular file; -EISDIR: a
+ * folder; -ENODEV: the file system cannot map files; -ENOMEM: memory, address space or the number
+ * of mappings (vm.max_map_count) is used up; whatever open(2) and fstat(2) return.
+ */
+int mmapio_open(struct mmapio_file **out, const char *path,
+		const struct mmapio_options *options) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2, 3);
+
+/*
+ * The same for a descriptor. Takes ownership of fd on success; its file offset is not used, but
+ * undefined afterwards. With MMAPIO_LAZY a descriptor opened O_WRONLY will do for
+ * MMAPIO_READ_WRITE; such a file cannot be mapped or read.
+ * Also -EBADF: fd is not open, or not for what the mode needs; -EINVAL: MMAPIO_READ_WRITE with a
+ * descriptor in O_APPEND mode, for which pwrite(2) does not write where it is told to.
+ */
+int mmapio_open_fd(struct mmapio_file **out, int fd,
+		   const struct mmapio_options *options) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 3);
+
+/* One more reference, to be given back with mmapio_file_unref(). Returns file. */
+struct mmapio_file *mmapio_file_ref(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
+ * Gives a reference back. With the last one the file is closed; slices that are still held stay
+ * valid, and the mapping goes when the last of them is released. Does not sync, with two
+ * exceptions: a file with policy.delay_ns that is dirty is closed after its flusher has flushed it;
+ * a dirty file with a limit of bytes or writes is flushed. Errors of these go to on_error.
+ * NULL is fine.
+ */
+void mmapio_file_unref(struct mmapio_file *file);
+
+/*
+ * Makes a read-only file read-write, with a descriptor of the same file that was opened for reading
+ * and writing. Slices that are held stay valid. Takes ownership of fd on success.
+ * 0, also when it is read-write already; -EBADF: a copy-on-write file, or fd is not writable;
+ * -EINVAL: fd is another file; -ENOMEM.
+ */
+int mmapio_file_make_writable(struct mmapio_file *file, int fd) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+enum mmapio_mode mmapio_file_mode(const struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
+ * The descriptor, which stays the file's own: for calls that change neither contents nor size
+ * behind the library's back. Valid until the last reference is given back.
+ */
+int mmapio_file_descriptor(const struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/* The size in bytes, as this handle knows it: see mmapio_file_refresh(). */
+uint64_t mmapio_file_size(const struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
+ * Takes note of what others did to the file: adopts its size (that of a copy-on-write file can
+ * only become less). st may be NULL, else it gets what fstat(2) says, mtime and ctime having been
+ * brought up to date before, since the kernel moves them only with the first store to a clean page.
+ *
+ * Waits for nobody: slices beyond the end of a file that others made shorter stay pinned, but
+ * touching them raises SIGBUS.
+ * 0; or what fstat(2) returns.
+ */
+int mmapio_file_refresh(struct mmapio_file *file, struct stat *st) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+/*
+ * Forgets that stores have yet to move mtime, because the caller is about to set the times.
+ */
+void mmapio_file_times_set(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
+ * Sets the size. New bytes are zero (a hole). Growing waits for no slice. Shrinking first makes the
+ * new size known, so that no new slice can reach beyond it, then waits for those that do, and
+ * then truncates. timeout_ns: how long to wait at most; 0 is a try, MMAPIO_FOREVER has no limit.
+ * A thread that holds such a slice itself waits for itself: release it before, or use a try.
+ * Copies, touches and flushes of a range hold slices of their own while they last: so a try may
+ * fail though the caller knows of no slice. Nothing but another change of size waits for a shrink;
+ * what is written beyond the new end in the meantime is cut off. After -EBUSY the size is again
+ * that of the file.
+ *
+ * The flush policy applies to a change of size as it does to a write.
+ * 0; -EBUSY: slices beyond the new end were still held, the size is what it was; -EBADF: not
+ * read-write; -EFBIG, -EINVAL: larger than INT64_MAX or than the file system allows; what
+ * ftruncate(2) returns; or, the size being changed, the error of a flush that the policy asked for.
+ */
+#define MMAPIO_FOREVER UINT64_MAX
+int mmapio_file_resize(struct mmapio_file *file, uint64_t size,
+		       uint64_t timeout_ns) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/*
+ * fallocate(2) on a read-write file. mode: 0, or of FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE and
+ * FALLOC_FL_ZERO_RANGE what fallocate(2) allows. The flush policy applies.
+ * 0; -EBADF: not read-write; -EOPNOTSUPP: a mode that would move bytes under the slices that are
+ * held; -EFBIG; what fallocate(2) returns; the error of a flush as above.
+ */
+int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset,
+			 uint64_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/* --- Slices ----------------------------------------------------------------------------------- */
+
+/*
+ * A range of a file's bytes in memory. Neither growing, shrinking nor closing the file takes them
+ * away while the slice is held. Taking and releasing one allocates nothing (unless more than 16
+ * are held at once), takes no lock, and waits for nobody. The struct is the caller's; it may be
+ * copied, but must be released once. Any thread may release it.
+ */
+struct mmapio_slice {
+	const void *data; /* not NULL, also when length is 0 */
+	size_t length;
+	uint64_t offset;
+	struct mmapio_file *file; /* private */
+	void *pin;		  /* private */
+};
+
+/* A slice that may be stored to. What was stored counts from mmapio_commit(). */
+struct mmapio_slice_mut {
+	void *data;
+	size_t length;
+	uint64_t offset;
+	struct mmapio_file *file; /* private */
+	void *pin;		  /* private */
+};
+
+/*
+ * Takes exactly [offset, offset + length), in every mode.
+ * 0; -ERANGE: outside the file; -ENODEV: the file cannot be mapped; -ENOMEM.
+ */
+int mmapio_slice_get(struct mmapio_file *file, uint64_t offset, size_t length,
+		     struct mmapio_slice *slice) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 4);
+
+/* Takes what the file has of the range, as read(2) would: possibly less, or nothing. */
+int mmapio_slice_get_some(struct mmapio_file *file, uint64_t offset, size_t length,
+			  struct mmapio_slice *slice) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 4);
+
+/* As mmapio_slice_get(), for a read-write or copy-on-write file; -EBADF: a read-only one. */
+int mmapio_slice_get_mut(struct mmapio_file *file, uint64_t offset, size_t length,
+			 struct mmapio_slice_mut *slice) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 4);
+
+/* Releases a slice. The struct is cleared; releasing a cleared one does nothing. */
+void mmapio_slice_put(struct mmapio_slice *slice) MMAPIO_NONNULL(1);
+void mmapio_slice_put_mut(struct mmapio_slice_mut *slice) MMAPIO_NONNULL(1);
+
+/*
+ * Says that [offset, offset + length) has been stored to through a mutable slice: the bytes are
+ * dirty from now on, and the flush policy applies to them. May be called with the slice held, and
+ * should be, since only that keeps the range inside the file. On a copy-on-write file it does
+ * nothing.
+ * 0; -ERANGE: outside the file; -EBADF: read-only; or the error of a flush that the policy asked
+ * for, the bytes then being dirty or in doubt (see mmapio_flush()).
+ */
+int mmapio_commit(struct mmapio_file *file, uint64_t offset, uint64_t length) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+/* --- Copies ----------------------------------------------------------------------------------- */
+
+/*
+ * Copies bytes out of the file, as pread(2) does: fewer than length at its end, 0 beyond it. Never
+ * raises SIGBUS.
+ * The count; -EBADF: opened O_WRONLY; -EIO; -EFAULT: buffer itself is such memory; what pread(2)
+ * returns.
+ */
+ssize_t mmapio_read(struct mmapio_file *file, uint64_t offset, void *buffer,
+		    size_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 3);
+
+/*
+ * Copies bytes into the file, as pwrite(2) does, extending a read-write file where need be, and
+ * applies the flush policy. Never raises SIGBUS.
+ *
+ * With MMAPIO_WRITE_AUTO, bytes that are allocated on the disk, in memory, and not to be flushed
+ * unasked are stored into the mapping, which is about twice as fast as pwrite(2) for small writes.
+ * Where a policy makes pages clean again and again, pwrite(2) is used, because the first store to
+ * a clean page makes the kernel write the whole folio (up to 2 MiB). Holes, what extends the
+ * file, and what a store could not do always go by pwrite(2).
+ *
+ * Where others may truncate the file, call mmapio_file_refresh() before: bytes that are stored
+ * beyond an end that this handle does not know of yet are lost.
+ *
+ * The count, which may be less than length if an error came after some bytes were written; -EBADF:
+ * read-only; -ERANGE: a copy-on-write file, beyond its end (nothing is written then); -EFBIG;
+ * what pwrite(2) returns; or, the bytes being written, the error of a flush that the policy asked
+ * for.
+ */
+ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buffer,
+		     size_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 3);
+
+/*
+ * copy_file_range(2) between two files (or within one): target must be read-write, source not
+ * copy-on-write. The flush policy of target applies. The count, possibly short; its errors.
+ */
+ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct mmapio_file *target,
+		    uint64_t target_offset, size_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 3);
+
+/*
+ * The fault guard: a handler of SIGBUS that lets mmapio_read() and mmapio_write() copy in user
+ * space and recover when a page cannot be had. Without it they use pread(2) and pwrite(2) (on
+ * copy-on-write files process_vm_readv(2)), which is as safe and slower for small copies.
+ *
+ * A SIGBUS that does not belong to a copy of this library is handed to the handler that was
+ * there before. Installed once for the process; calls nest. Remove it before somebody else's
+ * handler that was installed later is removed, or not at all. Not to be called while another thread
+ * makes either of these two calls. 0; what sigaction(2) returns.
+ */
+int mmapio_guard_install(void) MMAPIO_MUST_CHECK;
+void mmapio_guard_remove(void);
+
+/* --- Flushing --------------------------------------------------------------------------------- */
+
+/*
+ * Brings what is dirty to the disk and waits for it: fdatasync(2). Returns only after every write
+ * and commit that returned before the call is on the disk, or with an error.
+ *
+ * An error stays: the bytes that were in flight when a sync failed are in doubt until they have
+ * been written anew and synced, because the kernel may have marked their pages as clean, and would
+ * report success the next time (fsync(2), "NOTES"). Until then every flush of them returns the
+ * error.
+ *
+ * On read-only and copy-on-write files it does nothing and returns 0.
+ */
+int mmapio_flush(struct mmapio_file *file) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/*
+ * The same for a range, extended to whole pages: msync(2) with MS_SYNC. Other dirty ranges stay
+ * dirty, and known to be. Also -ERANGE: outside the file.
+ */
+int mmapio_flush_range(struct mmapio_file *file, uint64_t offset, uint64_t length) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+/*
+ * fsync(2) semantics: as mmapio_flush(), and always makes the system call, so that changes made by
+ * others reach the disk too. metadata: times, owner and the like as well (fsync(2), else
+ * fdatasync(2)).
+ */
+int mmapio_sync(struct mmapio_file *file, bool metadata) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/*
+ * Forgets what is dirty or in doubt, so that the file can be closed without a sync: for one whose
+ * bytes nobody can ask for any more, since its last name is gone.
+ */
+void mmapio_discard(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/* How many bytes are dirty: written or committed, and not yet asked to be on the disk. */
+uint64_t mmapio_dirty_bytes(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/* Whether anything, bytes or the size, is dirty or being brought to the disk at this moment. */
+bool mmapio_is_dirty(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
+ * The first dirty range that ends after *offset. 1: *offset and *length are set; 0: there is none.
+ * Walk with *offset += *length. Ranges that touch are one; where memory ran out, clean bytes
+ * between two dirty ranges may have been taken for dirty, never the other way round.
+ */
+int mmapio_dirty_next(struct mmapio_file *file, uint64_t *offset, uint64_t *length)
+	MMAPIO_NONNULL(1, 2, 3);
+
+/* The error that stays with the file (see mmapio_flush()): 0 or a negative errno. */
+int mmapio_file_error(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/* --- Prewarming ------------------------------------------------------------------------------- */
+
+/*
+ * Brings the pages of a range into memory and waits for them, so that the next access does not
+ * wait: MADV_POPULATE_READ (Linux 5.14), else one access for each page. What lies beyond the end
+ * is left out.
+ * 0; -EIO: a page could not be read; -ENODEV, -ENOMEM as mmapio_slice_get().
+ */
+int mmapio_touch(struct mmapio_file *file, uint64_t offset, uint64_t length) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * BACKING (backing.h). As root it is a private clone of the mount and those below, so that nothing
+ * mounted there later, our own mount first of all, is ever entered. As an ordinary user, each
+ * step that would cross a mount is looked at before anything is asked of it.
+ */
+#include "backing.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <linux/openat2.h>
+
+int backing_open(struct backing *backing, const char *path)
+{
+	struct mount_attr private = {.propagation = MS_PRIVATE};
+	struct stat st;
+	int plain, clone;
+
+	*backing = (struct backing){.root = -1, .descriptors = -1};
+	pthread_mutex_init(&backing->lock, NULL);
+	/* For reading: an unreadable folder is refused here. */
+	plain = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (plain < 0)
+		return -errno;
+	if (faccessat(plain, ".", X_OK, AT_EACCESS)) {
+		close(plain);
+		return -EACCES;
+	}
+	clone = open_tree(plain, "",
+			  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
+	if (clone >= 0 &&
+	    mount_setattr(clone, "", AT_EMPTY_PATH | AT_RECURSIVE, &private, sizeof(private))) {
+		close(clone);
+		clone = -1;
+	}
+	backing->root = openat(clone >= 0 ? clone : plain, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (clone >= 0)
+		close(clone);
+	close(plain);
+	backing->descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (backing->root < 0 || backing->descriptors < 0 || fstat(backing->root, &st) ||
+	    !backing_device(backing, st.st_dev, backing->root)) {
+		int error = errno ? -errno : -ENOMEM;
+
+		backing_close(backing);
+		return error;
+	}
+	return 0;
+}
+
+void backing_stop_flushers(struct backing *backing)
+{
+	for (struct backing_device *device = backing->devices; device; device = device->next) {
+		mmapio_flusher_free(device->flusher);
+		device->flusher = NULL;
+	}
+}
+
+void backing_close(struct backing *backing)
+{
+	struct backing_device *device, *next;
+
+	for (device = backing->devices; device; device = next) {
+		next = device->next;
+		mmapio_flusher_free(device->flusher);
+		if (device->mount >= 0)
+			close(device->mount);
+		free(device);
+	}
+	backing->devices = NULL;
+	if (backing->descriptors >= 0)
+		close(backing->descriptors);
+	if (backing->root >= 0)
+		close(backing->root);
+	pthread_mutex_destroy(&backing->lock);
+}
+
+int backing_open_name(struct backing *backing, int folder, const char *name)
+{
+	struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+			       .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
+	struct statx stx;
+	int fd = (int)syscall(SYS_openat2, folder, name, &how, sizeof(how));
+
+	if (fd >= 0)
+		return fd;
+	if (errno != EXDEV && errno != ENOSYS && errno != EPERM)
+		return -errno;
+	fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	/* Without AT_STATX_DONT_SYNC, a request to ourselves that nobody may be free to serve. */
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) ||
+	    (backing->own_device &&
+	     makedev(stx.stx_dev_major, stx.stx_dev_minor) == backing->own_device)) {
+		close(fd);
+		return -ELOOP;
+	}
+	return fd;
+}
+
+int backing_identify(struct backing *backing, int descriptor, struct identity *identity,
+		     struct stat *st)
+{
+	struct {
+		struct file_handle handle;
+		unsigned char bytes[MAX_HANDLE_SZ];
+	} found;
+	struct statx stx;
+	int mount_id;
+
+	(void)backing;
+	if (fstat(descriptor, st))
+		return -errno;
+	identity->device = st->st_dev;
+	found.handle.handle_bytes = MAX_HANDLE_SZ;
+	if (name_to_handle_at(descriptor, "", &found.handle, &mount_id, AT_EMPTY_PATH) == 0) {
+		identity->type = found.handle.handle_type;
+		identity->length = found.handle.handle_bytes;
+		memcpy(identity->bytes, found.handle.f_handle, identity->length);
+		return 0;
+	}
+	if (statx(descriptor, "", AT_EMPTY_PATH, STATX_BTIME, &stx))
+		return -errno;
+	identity->type = IDENTITY_INODE;
+	identity->length =
+		sizeof(st->st_ino) + sizeof(stx.stx_btime.tv_sec) + sizeof(stx.stx_btime.tv_nsec);
+	memcpy(identity->bytes, &st->st_ino, sizeof(st->st_ino));
+	memcpy(identity->bytes + sizeof(st->st_ino), &stx.stx_btime.tv_sec,
+	       sizeof(stx.stx_btime.tv_sec));
+	memcpy(identity->bytes + sizeof(st->st_ino) + sizeof(stx.stx_btime.tv_sec),
+	       &stx.stx_btime.tv_nsec, sizeof(stx.stx_btime.tv_nsec));
+	return 0;
+}
+
+static struct backing_device *device_find(struct backing *backing, dev_t device)
+{
+	struct backing_device *found = backing->devices;
+
+	while (found && found->device != device)
+		found = found->next;
+	return found;
+}
+
+/* Opens what a handle names, on the file system that mount lies on. */
+static int handle_open(int mount, const struct identity *identity)
+{
+	struct {
+		struct file_handle handle;
+		unsigned char bytes[MAX_HANDLE_SZ];
+	} wanted;
+	int fd;
+
+	wanted.handle.handle_type = identity->type;
+	wanted.handle.handle_bytes = identity->length;
+	memcpy(wanted.handle.f_handle, identity->bytes, identity->length);
+	fd = open_by_handle_at(mount, &wanted.handle, O_PATH | O_CLOEXEC);
+	return fd >= 0 ? fd : -errno;
+}
+
+int backing_open_identity(struct backing *backing, const struct identity *identity)
+{
+	struct backing_device *device = device_find(backing, identity->device);
+
+	if (!device || !device->handles_open || identity->type == IDENTITY_INODE)
+		return -EOPNOTSUPP;
+	return handle_open(device->mount, identity);
+}
+
+struct descriptor_path backing_path(int descriptor)
+{
+	struct descriptor_path path;
+
+	snprintf(path.text, sizeof(path.text), "/proc/self/fd/%d", descriptor);
+	return path;
+}
+
+int backing_reopen(struct backing *backing, int descriptor, int flags)
+{
+	char name[16];
+	int fd;
+
+	snprintf(name, sizeof(name), "%d", descriptor);
+	fd = openat(backing->descriptors, name, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return fd >= 0 ? fd : -errno;
+}
+
+/* Whether open_by_handle_at(2) works with mount as the way in. */
+static bool handles_try(struct backing *backing, int mount)
+{
+	struct identity identity;
+	struct stat st;
+	int fd;
+
+	if (mount < 0 || backing_identify(backing, mount, &identity, &st) ||
+	    identity.type == IDENTITY_INODE)
+		return false;
+	fd = handle_open(mount, &identity);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+struct backing_device *backing_device(struct backing *backing, dev_t device, int descriptor)
+{
+	struct backing_device *found = device_find(backing, device);
+	struct stat st;
+
+	if (found)
+		return found;
+	pthread_mutex_lock(&backing->lock);
+	found = device_find(backing, device);
+	if (found)
+		goto out;
+	found = calloc(1, sizeof(*found));
+	if (!found)
+		goto out;
+	found->device = device;
+	found->mount = -1;
+	/* Nothing but a folder or a regular file may be opened for a look. */
+	if (fstat(descriptor, &st) == 0 && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)))
+		found->mount = backing_reopen(backing, descriptor, O_RDONLY);
+	found->handles_open = handles_try(backing, found->mount);
+	if (mmapio_flusher_new(&found->flusher)) {
+		if (found->mount >= 0)
+			close(found->mount);
+		free(found);
+		found = NULL;
+		goto out;
+	}
+	found->next = backing->devices;
+	backing->devices = found;
+out:
+	pthread_mutex_unlock(&backing->lock);
+	return found;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * BACKING: the folder that is mirrored, held by descriptors that were opened before the mount, and
+ * the file systems that lie below it. Knows no nodes and no requests.
+ */
+#ifndef BACKING_H
+#define BACKING_H
+
+#include <fcntl.h>
+#include <mmapio.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+/*
+ * Who an object is: its file handle, which is never given to another object as long as the file
+ * system lives; without handles inode number and birth time. Compared as bytes.
+ */
+struct identity {
+	uint64_t device;
+	uint32_t length; /* of bytes */
+	int32_t type;	 /* of the handle; IDENTITY_INODE: there is none */
+	unsigned char bytes[MAX_HANDLE_SZ];
+};
+
+#define IDENTITY_INODE (-1)
+
+static inline size_t identity_size(const struct identity *identity)
+{
+	return offsetof(struct identity, bytes) + identity->length;
+}
+
+/* One file system at or below BACKING. Constant once it is found, and kept to the end. */
+struct backing_device {
+	dev_t device;
+	int mount; /* a folder or file on it, opened for reading; for open_by_handle_at(2) */
+	bool handles_open; /* open_by_handle_at(2) is allowed and works */
+	struct mmapio_flusher *flusher;
+	struct backing_device *next;
+};
+
+struct backing {
+	int root;	  /* the folder, O_PATH */
+	int descriptors;  /* /proc/self/fd */
+	dev_t own_device; /* of our own mount; 0: not known yet */
+	pthread_mutex_t lock;
+	struct backing_device *_Atomic devices; /* grows under lock, read without */
+};
+
+/* Opens the folder. 0 or negative errno. */
+int backing_open(struct backing *backing, const char *path);
+void backing_close(struct backing *backing);
+
+/* Runs the flushers to their end and frees them. No file is opened after that. */
+void backing_stop_flushers(struct backing *backing);
+
+/* Opens name in folder with O_PATH, never following a link or entering our own mount. */
+int backing_open_name(struct backing *backing, int folder, const char *name);
+
+/* Tells attributes and identity of an O_PATH descriptor. 0 or negative errno. */
+int backing_identify(struct backing *backing, int descriptor, struct identity *identity,
+		     struct stat *st);
+
+/* O_PATH descriptor of the object, or -ESTALE; -EOPNOTSUPP: not by handle, here. */
+int backing_open_identity(struct backing *backing, const struct identity *identity);
+
+/*
+ * Opens the object of an O_PATH descriptor, a regular file or a folder, with flags. Descriptor or
+ * negative errno.
+ */
+int backing_reopen(struct backing *backing, int descriptor, int flags);
+
+/* The path by which system calls reach the object of an O_PATH descriptor, also a link. */
+struct descriptor_path {
+	char text[32];
+};
+struct descriptor_path backing_path(int descriptor);
+
+/* The file system of an object, or NULL without memory. */
+struct backing_device *backing_device(struct backing *backing, dev_t device, int descriptor);
+
+#endif

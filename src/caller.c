@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The caller's identity (caller.h). The C library changes the identity of all threads at once, so
+ * these are raw system calls. Changing the file-system ids alone takes the capabilities of files
+ * away (capabilities(7)) and leaves what is needed to come back.
+ *
+ * The umask belongs to what clone(2) calls CLONE_FS, which threads share until they leave it.
+ */
+#include "caller.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static __thread bool own_umask;
+
+static int thread_setgroups(size_t count, const gid_t *groups)
+{
+	return syscall(SYS_setgroups, count, groups) ? -errno : 0;
+}
+
+int caller_init(struct fs *fs)
+{
+	fs->switch_identity = geteuid() == 0;
+	umask(0);
+	return fs->switch_identity ? thread_setgroups(0, NULL) : 0;
+}
+
+static int groups_enter(fuse_req_t req)
+{
+	gid_t few[64], *groups = few;
+	int count = fuse_req_getgroups(req, sizeof(few) / sizeof(few[0]), few);
+	int error;
+
+	if (count > (int)(sizeof(few) / sizeof(few[0]))) {
+		groups = malloc((size_t)count * sizeof(*groups));
+		if (!groups)
+			return -ENOMEM;
+		count = fuse_req_getgroups(req, count, groups);
+	}
+	/* The caller may be gone, or in another pid name space: then it has its group alone. */
+	error = thread_setgroups(count > 0 ? (size_t)count : 0, groups);
+	if (groups != few)
+		free(groups);
+	return error;
+}
+
+int caller_enter(struct fs *fs, fuse_req_t req, struct caller *caller)
+{
+	const struct fuse_ctx *context = fuse_req_ctx(req);
+	int error;
+
+	caller->switched = false;
+	if (!own_umask) {
+		if (unshare(CLONE_FS))
+			return -errno;
+		own_umask = true;
+	}
+	umask(context->umask);
+	if (!fs->switch_identity || (context->uid == 0 && context->gid == 0))
+		return 0;
+	caller->switched = true;
+	error = groups_enter(req);
+	if (error) {
+		caller_leave(caller);
+		return error;
+	}
+	setfsgid(context->gid);
+	setfsuid(context->uid);
+	return 0;
+}
+
+void caller_leave(const struct caller *caller)
+{
+	int error = errno;
+
+	if (caller->switched) {
+		setfsuid(0);
+		setfsgid(0);
+		if (thread_setgroups(0, NULL))
+			abort(); /* it would make files with somebody else's groups from now on */
+	}
+	umask(0);
+	errno = error;
+}

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mapped files (file.h). */
+#include "file.h"
+
+#include "log.h"
+#include "prewarm.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void files_init(struct files *files, struct nodes *nodes, const struct mmapio_policy *policy,
+		enum mmapio_write_method write_method, unsigned int limit)
+{
+	*files = (struct files){
+		.nodes = nodes,
+		.policy = *policy,
+		.write_method = write_method,
+		.limit = limit,
+	};
+	pthread_mutex_init(&files->lock, NULL);
+	TAILQ_INIT(&files->idle);
+	TAILQ_INIT(&files->all);
+}
+
+static void report_error(void *context, uint64_t offset, uint64_t length, int error)
+{
+	struct file *file = context;
+	char *path = node_path(file->files->nodes, file->node);
+
+	log_line(LOG_ERR, "%s: bytes %" PRIu64 " to %" PRIu64 " may not be on the disk: %s",
+		 path ? path : "(no memory for the path)", offset, offset + length,
+		 strerror(error));
+	free(path);
+}
+
+static bool is_idle(const struct file *file)
+{
+	return !file->references && !file->handles && !file->failed && !file->keep;
+}
+
+/* Takes an idle file into use. */
+static void reference_locked(struct files *files, struct file *file)
+{
+	if (is_idle(file))
+		TAILQ_REMOVE(&files->idle, file, idle);
+	file->references++;
+}
+
+/* Frees a file that nobody can find any more, and that libmmapio has closed. */
+static void file_free(void *context)
+{
+	struct file *file = context;
+
+	file->files->nodes->used--;
+	file->files->nodes->held--;
+	node_put(file->files->nodes, file->node);
+	pthread_mutex_destroy(&file->open_lock);
+	free(file);
+}
+
+/* Takes a file out of the cache. What libmmapio still has queued for its flusher lives on. */
+static void detach_locked(struct files *files, struct file *file)
+{
+	file->node->file = NULL;
+	files->count--;
+	TAILQ_REMOVE(&files->all, file, all);
+}
+
+static void file_close(struct file *file)
+{
+	if (file->mapped)
+		mmapio_file_unref(file->mapped); /* file_free() follows, when it is closed */
+	else
+		file_free(file);
+}
+
+/*
+ * Gives back a reference. close_idle: the file is to go if nobody else uses it, or has written to
+ * it since it was synced; that, and a file that could not be opened, is the only way out of the
+ * cache.
+ */
+static void dereference(struct files *files, struct file *file, bool close_idle)
+{
+	bool gone;
+
+	pthread_mutex_lock(&files->lock);
+	file->references--;
+	if (file->failed && !file->references)
+		file->failed = mmapio_file_error(file->mapped) != 0;
+	gone = is_idle(file) && (!file->mapped || (close_idle && !mmapio_is_dirty(file->mapped)));
+	if (gone)
+		detach_locked(files, file);
+	else if (is_idle(file))
+		TAILQ_INSERT_TAIL(&files->idle, file, idle);
+	pthread_mutex_unlock(&files->lock);
+	if (gone)
+		file_close(file);
+}
+
+/* Syncs and closes the file that has been idle for the longest time. Whether there was one. */
+static bool evict_one(struct files *files)
+{
+	struct file *file;
+	int error;
+
+	pthread_mutex_lock(&files->lock);
+	file = TAILQ_FIRST(&files->idle);
+	if (file)
+		reference_locked(files, file);
+	pthread_mutex_unlock(&files->lock);
+	if (!file)
+		return false;
+	error = mmapio_flush(file->mapped);
+	if (error) {
+		pthread_mutex_lock(&files->lock);
+		file->failed = true;
+		pthread_mutex_unlock(&files->lock);
+	}
+	dereference(files, file, true);
+	return true;
+}
+
+bool files_make_room(struct files *files)
+{
+	return node_descriptors_trim(files->nodes, 4) || evict_one(files);
+}
+
+/*
+ * The node's file, with a reference, made if it is not there; opened by nobody yet then. NULL: no
+ * room, no memory, or nothing to be made.
+ */
+static struct file *file_of_node(struct files *files, struct node *node, bool make)
+{
+	struct file *file, *fresh = NULL;
+	bool full, many;
+
+	for (;;) {
+		pthread_mutex_lock(&files->lock);
+		file = node->file;
+		full = !fresh && files->nodes->held >= files->nodes->room;
+		many = !fresh && files->count >= files->limit;
+		if (file) {
+			reference_locked(files, file);
+		} else if (fresh) {
+			file = node->file = fresh;
+			fresh = NULL;
+			files->count++;
+			TAILQ_INSERT_TAIL(&files->all, file, all);
+		}
+		pthread_mutex_unlock(&files->lock);
+		/* A file more than there are mappings for will be read and written without. */
+		if (file || !make || ((full || many) && !evict_one(files) && full))
+			break;
+		fresh = calloc(1, sizeof(*fresh));
+		if (!fresh)
+			break;
+		files->nodes->held++;
+		if (++files->nodes->used > files->nodes->room)
+			node_descriptors_trim(files->nodes, 2);
+		fresh->files = files;
+		fresh->node = node_ref(files->nodes, node);
+		fresh->references = 1;
+		pthread_mutex_init(&fresh->open_lock, NULL);
+	}
+	if (fresh)
+		file_free(fresh);
+	return file;
+}
+
+/* Opens the backing file; descriptors in the caches make way. */
+static int open_backing(struct files *files, struct node *node, int flags)
+{
+	int path, descriptor;
+
+	for (;;) {
+		path = node_descriptor(files->nodes, node);
+		if (path < 0) {
+			descriptor = path;
+		} else {
+			descriptor = backing_reopen(files->nodes->backing, path, flags);
+			node_descriptor_put(files->nodes, node);
+		}
+		if (descriptor != -EMFILE && descriptor != -ENFILE)
+			return descriptor;
+		if (!files_make_room(files))
+			return -ENFILE;
+	}
+}
+
+/* Makes a mapped file of a descriptor, which is consumed. open_lock is held. */
+static int map_locked(struct files *files, struct file *file, int descriptor, bool writable)
+{
+	struct backing_device *device = backing_device(
+		files->nodes->backing, (dev_t)file->node->identity.device, descriptor);
+	struct mmapio_options options =
+		MMAPIO_OPTIONS_INIT(writable ? MMAPIO_READ_WRITE : MMAPIO_READ_ONLY);
+	struct mmapio_file *mapped;
+	struct stat st;
+	int error;
+
+	if (!device) {
+		close(descriptor);
+		return -ENOMEM;
+	}
+	options.flags = MMAPIO_LAZY;
+	options.policy = files->policy;
+	options.write_method = files->write_method;
+	options.flusher = device->flusher;
+	options.on_error = report_error;
+	options.on_close = file_free;
+	options.context = file;
+	/* A store does not move mtime, and only the owner may set it. */
+	if (geteuid() != 0 && fstat(descriptor, &st) == 0 && st.st_uid != geteuid())
+		options.write_method = MMAPIO_WRITE_PWRITE;
+	error = mmapio_open_fd(&mapped, descriptor, &options);
+	if (error) {
+		close(descriptor);
+		return error;
+	}
+	file->mapped = mapped;
+	if (node_descriptor_unkeep(files->nodes, file->node)) {
+		/* One descriptor is enough to keep an inode alive. */
+		pthread_mutex_lock(&files->lock);
+		file->keep = true;
+		pthread_mutex_unlock(&files->lock);
+	}
+	return 0;
+}
+
+static int open_locked(struct files *files, struct file *file, bool writable)
+{
+	int descriptor;
+
+	if (!file->mapped) {
+		descriptor = open_backing(files, file->node, writable ? O_RDWR : O_RDONLY);
+		/* What may only be written cannot be mapped, but written. */
+		if (descriptor == -EACCES) {
+			descriptor = open_backing(files, file->node, O_WRONLY);
+			writable = true;
+		}
+		if (descriptor < 0)
+			return descriptor;
+		return map_locked(files, file, descriptor, writable);
+	}
+	if (writable && mmapio_file_mode(file->mapped) == MMAPIO_READ_ONLY) {
+		int error;
+
+		descriptor = open_backing(files, file->node, O_RDWR);
+		if (descriptor < 0)
+			return descriptor;
+		error = mmapio_file_make_writable(file->mapped, descriptor);
+		if (error)
+			close(descriptor);
+		return error;
+	}
+	return 0;
+}
+
+/* Gives a file to the prewarmer when it is first opened. */
+static void warm(struct files *files, struct file *file)
+{
+	bool first;
+	char *path;
+
+	pthread_mutex_lock(&files->lock);
+	first = !file->warmed;
+	file->warmed = true;
+	pthread_mutex_unlock(&files->lock);
+	if (!first)
+		return;
+	path = node_path(files->nodes, file->node);
+	if (path && prewarmer_wants(files->prewarmer, path))
+		prewarmer_add(files->prewarmer, file->mapped);
+	free(path);
+}
+
+int file_get(struct files *files, struct node *node, bool writable, struct file **out)
+{
+	struct file *file;
+	int error;
+
+	if (!S_ISREG(node->type))
+		return S_ISDIR(node->type) ? -EISDIR : -EINVAL;
+	file = file_of_node(files, node, true);
+	if (!file)
+		return -ENFILE;
+	if (!file->mapped || (writable && mmapio_file_mode(file->mapped) == MMAPIO_READ_ONLY)) {
+		pthread_mutex_lock(&file->open_lock);
+		error = open_locked(files, file, writable);
+		pthread_mutex_unlock(&file->open_lock);
+		if (error) {
+			dereference(files, file, false);
+			return error == -EMFILE || error == -ENOMEM ? -ENFILE : error;
+		}
+		if (files->prewarmer)
+			warm(files, file);
+	}
+	*out = file;
+	return 0;
+}
+
+int file_adopt(struct files *files, struct node *node, int descriptor, struct file **out)
+{
+	struct file *file = file_of_node(files, node, true);
+	int error = 0;
+
+	if (!file) {
+		close(descriptor);
+		return -ENFILE;
+	}
+	pthread_mutex_lock(&file->open_lock);
+	if (!file->mapped)
+		error = map_locked(files, file, descriptor, true);
+	else if (mmapio_file_make_writable(file->mapped, descriptor))
+		close(descriptor);
+	pthread_mutex_unlock(&file->open_lock);
+	if (error) {
+		dereference(files, file, false);
+		return error == -ENOMEM ? -ENFILE : error;
+	}
+	*out = file;
+	return 0;
+}
+
+struct file *file_find(struct files *files, struct node *node)
+{
+	struct file *file = S_ISREG(node->type) ? file_of_node(files, node, false) : NULL;
+
+	/* It is being opened at this moment, or failed to be. */
+	if (file && !file->mapped) {
+		dereference(files, file, false);
+		file = NULL;
+	}
+	return file;
+}
+
+void file_put(struct files *files, struct file *file)
+{
+	dereference(files, file, false);
+}
+
+void file_hold(struct files *files, struct file *file)
+{
+	pthread_mutex_lock(&files->lock);
+	file->handles++;
+	pthread_mutex_unlock(&files->lock);
+}
+
+void file_release(struct files *files, struct node *node)
+{
+	struct file *file = file_find(files, node);
+
+	if (!file)
+		return;
+	pthread_mutex_lock(&files->lock);
+	if (file->handles)
+		file->handles--;
+	pthread_mutex_unlock(&files->lock);
+	dereference(files, file, false);
+}
+
+bool file_keep(struct files *files, struct node *node)
+{
+	struct file *file = file_find(files, node);
+
+	if (!file)
+		return false;
+	pthread_mutex_lock(&files->lock);
+	file->keep = true;
+	pthread_mutex_unlock(&files->lock);
+	file_put(files, file);
+	return true;
+}
+
+int files_room(struct files *files)
+{
+	while (files->nodes->held >= files->nodes->room)
+		if (!evict_one(files))
+			return -ENFILE;
+	return 0;
+}
+
+int file_keep_room(struct files *files, struct node *node)
+{
+	struct file *file = file_find(files, node);
+
+	if (!file)
+		return files_room(files);
+	file_put(files, file);
+	return 0;
+}
+
+int file_path_descriptor(struct files *files, struct node *node)
+{
+	struct file *file = file_find(files, node);
+	int descriptor;
+
+	if (!file)
+		return -ESTALE;
+	descriptor =
+		backing_reopen(files->nodes->backing, mmapio_file_descriptor(file->mapped), O_PATH);
+	file_put(files, file);
+	return descriptor;
+}
+
+void file_forgotten(struct files *files, struct node *node)
+{
+	struct file *file = file_find(files, node);
+	struct stat st;
+	bool useless;
+
+	if (!file)
+		return;
+	useless = fstat(mmapio_file_descriptor(file->mapped), &st) == 0 && st.st_nlink == 0;
+	if (useless)
+		mmapio_discard(file->mapped);
+	pthread_mutex_lock(&files->lock);
+	file->keep = false;
+	pthread_mutex_unlock(&files->lock);
+	dereference(files, file, useless);
+}
+
+int file_stat(struct files *files, struct node *node, struct stat *st)
+{
+	struct file *file = file_find(files, node);
+	int descriptor, error;
+
+	if (file) {
+		error = mmapio_file_refresh(file->mapped, st);
+		file_put(files, file);
+		return error;
+	}
+	descriptor = node_descriptor(files->nodes, node);
+	if (descriptor < 0)
+		return descriptor;
+	error = fstat(descriptor, st) ? -errno : 0;
+	node_descriptor_put(files->nodes, node);
+	return error;
+}
+
+int files_close(struct files *files)
+{
+	struct file *file;
+	int first = 0;
+
+	TAILQ_FOREACH (file, &files->all, all) {
+		int error = mmapio_flush(file->mapped);
+
+		if (!first)
+			first = error;
+	}
+	while ((file = TAILQ_FIRST(&files->all))) {
+		detach_locked(files, file);
+		file_close(file);
+	}
+	pthread_mutex_destroy(&files->lock);
+	return first;
+}

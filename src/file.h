@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Mapped files: at most one for each inode, shared by all who use it, in a bounded cache. Owns
+ * when a backing file is opened and closed; what it holds is libmmapio's.
+ *
+ * A file is in use (references: requests under way), open (handles: the kernel has an open that it
+ * will release), or idle, and then may be synced and closed at any time. One whose last sync failed
+ * stays, since the error lives in it, and so does one that could not be opened again (keep).
+ *
+ * Files share the room for descriptors with those of nodes (node.h). Where nothing can be closed
+ * any more, opening one more file fails with ENFILE, and nothing else does.
+ */
+#ifndef MMAPFS_FILE_H
+#define MMAPFS_FILE_H
+
+#include "node.h"
+
+#include <mmapio.h>
+
+struct file {
+	struct files *files;	   /* constant */
+	struct node *node;	   /* constant; referenced */
+	unsigned int references;   /* files->lock */
+	unsigned int handles;	   /* files->lock */
+	bool failed;		   /* files->lock: a sync failed while it was to be closed */
+	bool keep;		   /* files->lock: until the kernel forgets the node */
+	bool warmed;		   /* files->lock: it has been given to the prewarmer */
+	TAILQ_ENTRY(file) idle;	   /* files->lock; see is_idle() */
+	TAILQ_ENTRY(file) all;	   /* files->lock; while node->file is this */
+	pthread_mutex_t open_lock; /* before files->lock; held while it is opened */
+	struct mmapio_file *_Atomic mapped; /* set once under open_lock */
+};
+
+TAILQ_HEAD(file_list, file);
+
+struct prewarmer;
+
+struct files {
+	struct nodes *nodes;
+	struct mmapio_policy policy;
+	enum mmapio_write_method write_method;
+	struct prewarmer *prewarmer; /* told of files when they are first opened; or NULL */
+	pthread_mutex_t lock;
+	struct file_list idle; /* lock; the one used last at the end */
+	struct file_list all;  /* lock */
+	unsigned int count;    /* lock */
+	unsigned int limit;    /* constant: of files, for the sake of their mappings */
+};
+
+void files_init(struct files *files, struct nodes *nodes, const struct mmapio_policy *policy,
+		enum mmapio_write_method write_method, unsigned int limit);
+
+/*
+ * Syncs and closes all; no request is under way any more. 0, or the first error. Files live on in
+ * the flushers' queues until these are freed.
+ */
+int files_close(struct files *files);
+
+/*
+ * The node's file, opened if need be, with a reference; with writable it is read-write.
+ * 0; -ENFILE: descriptors or memory are used up; what open(2) returns; -EISDIR, -EINVAL: it is
+ * no regular file.
+ */
+int file_get(struct files *files, struct node *node, bool writable, struct file **out);
+
+/* The same for a file that was just created: takes ownership of descriptor in any case. */
+int file_adopt(struct files *files, struct node *node, int descriptor, struct file **out);
+
+/* The node's file if it is open, with a reference, or NULL. Opens nothing. */
+struct file *file_find(struct files *files, struct node *node);
+void file_put(struct files *files, struct file *file);
+
+/* The kernel holds an open of it from now on, until file_release(). */
+void file_hold(struct files *files, struct file *file);
+void file_release(struct files *files, struct node *node);
+
+/*
+ * The node's file could not be opened again: its last name is gone, or the right to open it. If it
+ * is open it stays, and keeps the inode alive: true.
+ */
+bool file_keep(struct files *files, struct node *node);
+
+/* Makes sure that there is room for one file more. 0 or -ENFILE. */
+int files_room(struct files *files);
+
+/*
+ * Makes sure that there is room to keep a descriptor of the node, whose last name may be about to
+ * go. 0 or -ENFILE.
+ */
+int file_keep_room(struct files *files, struct node *node);
+
+/* An O_PATH descriptor, the caller's, of a file that is open; or negative errno. */
+int file_path_descriptor(struct files *files, struct node *node);
+
+/* Closes something idle, because somebody ran out of descriptors. Whether there was anything. */
+bool files_make_room(struct files *files);
+
+/*
+ * The kernel knows the node no longer. If its last name is gone too, so is its file, unsynced:
+ * nobody can ever ask for these bytes.
+ */
+void file_forgotten(struct files *files, struct node *node);
+
+/* Attributes, those of stores that have not reached the backing file included. */
+int file_stat(struct files *files, struct node *node, struct stat *st);
+
+#endif

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Folders that got or lost names (flusher.h). The queue is in the order of their deadlines. */
+#include "flusher.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct flusher {
+	struct nodes *nodes;	     /* constant */
+	struct mmapio_policy policy; /* constant */
+	bool has_thread;	     /* constant */
+	pthread_t thread;
+	pthread_mutex_t lock;	/* before nodes->lock */
+	pthread_cond_t changed; /* with lock, CLOCK_MONOTONIC */
+	struct node_list queue; /* lock; folders with names_changed, each referenced */
+	bool stop;		/* lock */
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+int flusher_sync_folder(struct flusher *flusher, struct node *folder)
+{
+	struct nodes *nodes = flusher->nodes;
+	int path, descriptor, error = 0;
+	bool changed;
+	char *name;
+
+	/* What changes from here on is for the next sync. */
+	pthread_mutex_lock(&flusher->lock);
+	changed = folder->names_changed;
+	if (changed) {
+		TAILQ_REMOVE(&flusher->queue, folder, changed);
+		folder->names_changed = false;
+	}
+	pthread_mutex_unlock(&flusher->lock);
+
+	path = node_descriptor(nodes, folder);
+	if (path < 0) {
+		error = path;
+	} else {
+		do
+			descriptor = backing_reopen(nodes->backing, path, O_RDONLY | O_DIRECTORY);
+		while ((descriptor == -EMFILE || descriptor == -ENFILE) &&
+		       node_descriptors_trim(nodes, 4));
+		node_descriptor_put(nodes, folder);
+		if (descriptor < 0) {
+			error = descriptor;
+		} else {
+			if (fsync(descriptor))
+				error = -errno;
+			close(descriptor);
+		}
+	}
+	/* A folder that was removed has no names left to lose. */
+	if (error == -ESTALE || error == -ENOENT)
+		error = 0;
+
+	pthread_mutex_lock(&flusher->lock);
+	if (error)
+		folder->names_error = -error;
+	else if (changed)
+		folder->names_error = 0;
+	else
+		error = -folder->names_error;
+	pthread_mutex_unlock(&flusher->lock);
+	if (error && changed) {
+		name = node_path(nodes, folder);
+		log_line(LOG_ERR, "%s: names in this folder may not be on the disk: %s",
+			 name ? name : "(no memory for the path)", strerror(-error));
+		free(name);
+	} else if (changed) {
+		node_put(nodes, folder); /* the queue's reference; else it keeps the error */
+	}
+	return error;
+}
+
+int flusher_names_changed(struct flusher *flusher, struct node *folder)
+{
+	pthread_mutex_lock(&flusher->lock);
+	if (!folder->names_changed) {
+		folder->names_changed = true;
+		folder->names_due = now_ns() + flusher->policy.delay_ns;
+		node_ref(flusher->nodes, folder);
+		TAILQ_INSERT_TAIL(&flusher->queue, folder, changed);
+		if (flusher->has_thread && TAILQ_FIRST(&flusher->queue) == folder)
+			pthread_cond_signal(&flusher->changed);
+	}
+	pthread_mutex_unlock(&flusher->lock);
+	return flusher->policy.always ? flusher_sync_folder(flusher, folder) : 0;
+}
+
+static void *flusher_run(void *argument)
+{
+	struct flusher *flusher = argument;
+
+	pthread_mutex_lock(&flusher->lock);
+	while (!flusher->stop) {
+		struct node *folder = TAILQ_FIRST(&flusher->queue);
+		struct timespec until;
+
+		if (!folder) {
+			pthread_cond_wait(&flusher->changed, &flusher->lock);
+			continue;
+		}
+		if (folder->names_due > now_ns()) {
+			until.tv_sec = (time_t)(folder->names_due / 1000000000);
+			until.tv_nsec = (long)(folder->names_due % 1000000000);
+			pthread_cond_timedwait(&flusher->changed, &flusher->lock, &until);
+			continue;
+		}
+		node_ref(flusher->nodes, folder);
+		pthread_mutex_unlock(&flusher->lock);
+		flusher_sync_folder(flusher, folder);
+		node_put(flusher->nodes, folder);
+		pthread_mutex_lock(&flusher->lock);
+	}
+	pthread_mutex_unlock(&flusher->lock);
+	return NULL;
+}
+
+int flusher_new(struct flusher **out, struct nodes *nodes, const struct mmapio_policy *policy)
+{
+	struct flusher *flusher = calloc(1, sizeof(*flusher));
+	pthread_condattr_t monotonic;
+	sigset_t all, before;
+	int error = 0;
+
+	if (!flusher)
+		return -ENOMEM;
+	flusher->nodes = nodes;
+	flusher->policy = *policy;
+	flusher->has_thread = policy->delay_ns != 0;
+	pthread_mutex_init(&flusher->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&flusher->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	TAILQ_INIT(&flusher->queue);
+	if (flusher->has_thread) {
+		sigfillset(&all);
+		pthread_sigmask(SIG_SETMASK, &all, &before);
+		error = -pthread_create(&flusher->thread, NULL, flusher_run, flusher);
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+	}
+	if (error) {
+		pthread_cond_destroy(&flusher->changed);
+		pthread_mutex_destroy(&flusher->lock);
+		free(flusher);
+		return error;
+	}
+	*out = flusher;
+	return 0;
+}
+
+int flusher_free(struct flusher *flusher)
+{
+	struct node *folder;
+	int first = 0;
+
+	if (!flusher)
+		return 0;
+	if (flusher->has_thread) {
+		pthread_mutex_lock(&flusher->lock);
+		flusher->stop = true;
+		pthread_cond_signal(&flusher->changed);
+		pthread_mutex_unlock(&flusher->lock);
+		pthread_join(flusher->thread, NULL);
+	}
+	while ((folder = TAILQ_FIRST(&flusher->queue))) {
+		int error = flusher_sync_folder(flusher, folder);
+
+		if (!first)
+			first = error;
+	}
+	pthread_cond_destroy(&flusher->changed);
+	pthread_mutex_destroy(&flusher->lock);
+	free(flusher);
+	return first;
+}

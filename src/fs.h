@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the operations share: one mounted file system. */
+#ifndef FS_H
+#define FS_H
+
+#include "backing.h"
+#include "file.h"
+#include "flusher.h"
+#include "folder.h"
+#include "fuse.h"
+#include "node.h"
+#include "options.h"
+#include "prewarm.h"
+
+/*
+ * Locks, in the order in which one thread may take them; those of one line are never held together:
+ *   folder->lock
+ *   file->open_lock
+ *   files->lock | flusher->lock | prewarmer->lock
+ *   nodes->lock
+ *   nodes->descriptor_lock | backing->lock | folders->lock
+ *   those of libmmapio (lib/file.h)
+ */
+struct fs {
+	const struct options *options;
+	struct backing backing;
+	struct nodes nodes;
+	struct files files;
+	struct folders folders;
+	struct flusher *flusher;
+	struct prewarmer *prewarmer;
+	bool switch_identity; /* we run as root: what callers make is made with their identity */
+	bool stateless;	      /* the kernel agreed to it */
+	void (*serving)(struct fs *fs); /* called once, when the kernel has accepted the mount */
+	int ready;			/* session.c's: where to say so */
+};
+
+/* ops.c: all operations */
+extern const struct fuse_lowlevel_ops fs_operations;
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* mmapfs: a file system that serves a folder out of memory-mapped regions. */
+#include "options.h"
+#include "session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+int main(int argc, char **argv)
+{
+	struct options options;
+	int status = EXIT_FAILURE;
+
+	if (options_parse(&options, argc, argv) == 0) {
+		if (options.help) {
+			options_help();
+			status = EXIT_SUCCESS;
+		} else if (options.version) {
+			printf("mmapfs %s, libfuse %s\n", PACKAGE_VERSION, fuse_pkgversion());
+			status = EXIT_SUCCESS;
+		} else {
+			status = session_run(&options);
+		}
+	}
+	options_free(&options);
+	return status;
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Nodes (node.h). */
+#include "node.h"
+
+#include "fuse.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct node *node_new(const struct identity *identity, mode_t type)
+{
+	size_t size = offsetof(struct node, identity) + identity_size(identity);
+	struct node *node = calloc(1, size < sizeof(struct node) ? size : sizeof(struct node));
+
+	if (node) {
+		memcpy(&node->identity, identity, identity_size(identity));
+		node->type = type & S_IFMT;
+		node->descriptor = -1;
+	}
+	return node;
+}
+
+static bool table_add_locked(struct nodes *nodes, struct node *node)
+{
+	node->id = ++nodes->last_id;
+	HASH_ADD(by_id, nodes->by_id, id, sizeof(node->id), node);
+	if (!node->by_id.tbl)
+		return false;
+	HASH_ADD_KEYPTR(by_identity, nodes->by_identity, &node->identity,
+			(unsigned int)identity_size(&node->identity), node);
+	if (!node->by_identity.tbl) {
+		HASH_DELETE(by_id, nodes->by_id, node);
+		return false;
+	}
+	return true;
+}
+
+static struct node *table_find_locked(struct nodes *nodes, const struct identity *identity)
+{
+	struct node *node;
+
+	HASH_FIND(by_identity, nodes->by_identity, identity, (unsigned int)identity_size(identity),
+		  node);
+	return node;
+}
+
+/*
+ * parent NULL: no name is known any more. Without memory the name stays what it was. Returns the
+ * parent before, whose reference the caller gives back when nodes->lock is released, or NULL.
+ */
+static struct node *name_set_locked(struct nodes *nodes, struct node *node, struct node *parent,
+				    const char *name)
+{
+	struct node *before = node->parent;
+	char *copy;
+
+	if (node == nodes->root || (before == parent && parent && strcmp(node->name, name) == 0))
+		return NULL;
+	copy = parent ? strdup(name) : NULL;
+	if (parent && !copy)
+		return NULL;
+	free(node->name);
+	node->name = copy;
+	node->parent = parent;
+	if (parent)
+		parent->references++;
+	return before;
+}
+
+int nodes_init(struct nodes *nodes, struct backing *backing, unsigned int room,
+	       unsigned int idle_limit)
+{
+	struct identity identity;
+	struct stat st;
+	int descriptor, error;
+
+	*nodes = (struct nodes){.backing = backing, .room = room, .idle_limit = idle_limit};
+	pthread_mutex_init(&nodes->lock, NULL);
+	pthread_mutex_init(&nodes->descriptor_lock, NULL);
+	TAILQ_INIT(&nodes->idle);
+	error = backing_identify(backing, backing->root, &identity, &st);
+	if (error)
+		return error;
+	nodes->root = node_new(&identity, st.st_mode);
+	if (!nodes->root)
+		return -ENOMEM;
+	nodes->root->references = 1;
+	nodes->last_id = FUSE_ROOT_ID - 1;
+	descriptor = fcntl(backing->root, F_DUPFD_CLOEXEC, 0);
+	if (descriptor < 0 || !table_add_locked(nodes, nodes->root)) {
+		free(nodes->root);
+		nodes->root = NULL;
+		return -ENOMEM;
+	}
+	node_descriptor_give(nodes, nodes->root, descriptor, true);
+	return 0;
+}
+
+void nodes_free(struct nodes *nodes)
+{
+	struct node *node, *next;
+
+	/* What the kernel has not forgotten before the unmount. */
+	for (node = nodes->by_id; node; node = next) {
+		next = node->by_id.next;
+		HASH_DELETE(by_id, nodes->by_id, node);
+		HASH_DELETE(by_identity, nodes->by_identity, node);
+		node_descriptor_drop(nodes, node);
+		free(node->name);
+		free(node);
+	}
+	nodes->root = NULL;
+	pthread_mutex_destroy(&nodes->descriptor_lock);
+	pthread_mutex_destroy(&nodes->lock);
+}
+
+int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *name, int descriptor,
+		       bool lookup, struct node **out, struct stat *st)
+{
+	struct identity identity;
+	struct node *node, *before;
+	int error = backing_identify(nodes->backing, descriptor, &identity, st);
+
+	if (error)
+		return error;
+	if (!backing_device(nodes->backing, st->st_dev, descriptor))
+		return -ENOMEM;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = table_find_locked(nodes, &identity);
+	if (!node) {
+		node = node_new(&identity, st->st_mode);
+		if (!node || !table_add_locked(nodes, node)) {
+			pthread_mutex_unlock(&nodes->lock);
+			free(node);
+			return -ENOMEM;
+		}
+	}
+	node->references++;
+	node->lookups += lookup;
+	before = name_set_locked(nodes, node, parent, name);
+	pthread_mutex_unlock(&nodes->lock);
+	node_put(nodes, before);
+	node_descriptor_give(nodes, node, descriptor, false);
+	*out = node;
+	return 0;
+}
+
+struct node *node_find(struct nodes *nodes, const struct identity *identity)
+{
+	struct node *node;
+
+	pthread_mutex_lock(&nodes->lock);
+	node = table_find_locked(nodes, identity);
+	if (node)
+		node->references++;
+	pthread_mutex_unlock(&nodes->lock);
+	return node;
+}
+
+struct node *node_get(struct nodes *nodes, uint64_t id)
+{
+	struct node *node;
+
+	pthread_mutex_lock(&nodes->lock);
+	HASH_FIND(by_id, nodes->by_id, &id, sizeof(id), node);
+	if (node)
+		node->references++;
+	pthread_mutex_unlock(&nodes->lock);
+	return node;
+}
+
+struct node *node_ref(struct nodes *nodes, struct node *node)
+{
+	pthread_mutex_lock(&nodes->lock);
+	node->references++;
+	pthread_mutex_unlock(&nodes->lock);
+	return node;
+}
+
+void node_put(struct nodes *nodes, struct node *node)
+{
+	/* A node that goes gives back its parent. */
+	while (node) {
+		struct node *parent = NULL;
+		bool dead;
+
+		pthread_mutex_lock(&nodes->lock);
+		dead = --node->references == 0 && node->lookups == 0;
+		if (dead) {
+			HASH_DELETE(by_id, nodes->by_id, node);
+			HASH_DELETE(by_identity, nodes->by_identity, node);
+			parent = node->parent;
+		}
+		pthread_mutex_unlock(&nodes->lock);
+		if (!dead)
+			return;
+		/* Without the lock: closing the last descriptor of a removed file can take long. */
+		node_descriptor_drop(nodes, node);
+		free(node->name);
+		free(node);
+		node = parent;
+	}
+}
+
+bool node_forget(struct nodes *nodes, struct node *node, uint64_t count)
+{
+	bool forgotten;
+
+	pthread_mutex_lock(&nodes->lock);
+	node->lookups = count < node->lookups ? node->lookups - count : 0;
+	forgotten = node->lookups == 0;
+	pthread_mutex_unlock(&nodes->lock);
+	return forgotten;
+}
+
+void node_rename(struct nodes *nodes, struct node *node, struct node *parent, const char *name)
+{
+	struct node *before;
+
+	pthread_mutex_lock(&nodes->lock);
+	before = name_set_locked(nodes, node, parent, name);
+	pthread_mutex_unlock(&nodes->lock);
+	node_put(nodes, before);
+}
+
+void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
+		 int descriptor, bool keep)
+{
+	struct node *before = NULL;
+
+	pthread_mutex_lock(&nodes->lock);
+	if (node->parent == parent && strcmp(node->name, name) == 0)
+		before = name_set_locked(nodes, node, NULL, NULL);
+	pthread_mutex_unlock(&nodes->lock);
+	node_put(nodes, before);
+	node_descriptor_give(nodes, node, descriptor, keep);
+}
+
+char *node_path(struct nodes *nodes, struct node *node)
+{
+	size_t length = 0;
+	char *path, *at;
+
+	pthread_mutex_lock(&nodes->lock);
+	for (struct node *up = node; up != nodes->root; up = up->parent) {
+		if (!up->parent) {
+			pthread_mutex_unlock(&nodes->lock);
+			return strdup("(a file without a name)");
+		}
+		length += strlen(up->name) + 1;
+	}
+	path = malloc(length + 2);
+	if (path) {
+		at = path + (length ? length : 1);
+		*at = '\0';
+		path[0] = '/';
+		for (struct node *up = node; up != nodes->root; up = up->parent) {
+			size_t name_length = strlen(up->name);
+
+			at -= name_length;
+			memcpy(at, up->name, name_length);
+			*--at = '/';
+		}
+	}
+	pthread_mutex_unlock(&nodes->lock);
+	return path;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nodes: the inodes that the kernel knows of, by number and by identity. Owns lookup counts, the
+ * names by which nodes were last known, and their life time; knows no requests.
+ *
+ * A node lives as long as the kernel knows it (lookups), somebody here uses it (references), or it
+ * is the parent of one that lives. Node numbers count up and are never used again.
+ */
+#ifndef NODE_H
+#define NODE_H
+
+#include "backing.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/stat.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+struct file;
+
+struct node {
+	uint64_t id;		    /* constant */
+	mode_t type;		    /* constant: S_IFMT */
+	uint64_t lookups;	    /* nodes->lock */
+	unsigned int references;    /* nodes->lock; children's included */
+	struct node *parent;	    /* nodes->lock; NULL: the root, or no name is known */
+	char *name;		    /* nodes->lock; with parent */
+	UT_hash_handle by_id;	    /* nodes->lock */
+	UT_hash_handle by_identity; /* nodes->lock */
+
+	/* The descriptor cache's (descriptor.c). All: nodes->descriptor_lock. */
+	int descriptor; /* O_PATH, or -1 */
+	unsigned int pins;
+	bool keep;		/* cannot be found again: not to be closed before the node goes */
+	TAILQ_ENTRY(node) idle; /* with a descriptor, without pins and keep */
+
+	struct file *file; /* files->lock: the open mapped file, or NULL */
+
+	/* The flusher's (flusher.c). All: flusher->lock. */
+	TAILQ_ENTRY(node) changed;
+	bool names_changed; /* in the queue, which holds a reference */
+	uint64_t names_due;
+	int names_error; /* positive errno: a sync of this folder failed, and none succeeded since
+			  */
+
+	struct identity identity; /* constant; allocated as long as it is */
+};
+
+TAILQ_HEAD(node_list, node);
+
+struct nodes {
+	struct backing *backing;
+	struct node *root;
+
+	pthread_mutex_t lock;
+	struct node *by_id;
+	struct node *by_identity;
+	uint64_t last_id;
+
+	pthread_mutex_t descriptor_lock; /* after lock; see descriptor.c */
+	struct node_list idle;
+	unsigned int idle_count;
+	unsigned int idle_limit; /* constant */
+
+	/* The room: how many descriptors the caches, this one and that of files, may hold. Less
+	 * than RLIMIT_NOFILE, so that what a request needs for itself can be had. */
+	unsigned int room;	   /* constant */
+	_Atomic unsigned int used; /* by both caches; may pass the room for a moment */
+	_Atomic unsigned int held; /* of these: kept ones, and files */
+};
+
+/* Makes the root's node, number FUSE_ROOT_ID. 0 or negative errno. */
+int nodes_init(struct nodes *nodes, struct backing *backing, unsigned int room,
+	       unsigned int idle_limit);
+void nodes_free(struct nodes *nodes);
+
+/*
+ * The node of an O_PATH descriptor, which is consumed on success, known from now on as name in
+ * parent; made if need be. The kernel's lookup count is raised if lookup. The result is referenced.
+ * 0 or negative errno; *st is set.
+ */
+int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *name, int descriptor,
+		       bool lookup, struct node **node, struct stat *st);
+
+/* The node of an identity, referenced, or NULL if it is not known. */
+struct node *node_find(struct nodes *nodes, const struct identity *identity);
+
+/* By number, referenced; NULL if there is none. */
+struct node *node_get(struct nodes *nodes, uint64_t id);
+struct node *node_ref(struct nodes *nodes, struct node *node);
+void node_put(struct nodes *nodes, struct node *node);
+
+/*
+ * The kernel forgets count lookups. True when it knows the node no longer.
+ */
+bool node_forget(struct nodes *nodes, struct node *node, uint64_t count);
+
+/* The node is called name in parent now. */
+void node_rename(struct nodes *nodes, struct node *node, struct node *parent, const char *name);
+
+/*
+ * The name of the node in parent is gone. descriptor is one of the node, and is consumed: cached,
+ * or kept, because nothing else leads to the node any more. (One that has other names is found
+ * again when one of them is looked up, as the kernel does when it gets ESTALE.)
+ */
+void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
+		 int descriptor, bool keep);
+
+/* For the log: the path below BACKING by the names last known, to be freed; NULL without memory. */
+char *node_path(struct nodes *nodes, struct node *node);
+
+/* --- descriptor.c: a bounded cache of O_PATH descriptors -------------------------------------- */
+
+/*
+ * Pins an O_PATH descriptor of the node, which is found again by handle or by name if need be.
+ * The descriptor, to be given back with node_descriptor_put(), or negative errno: -ESTALE: it is
+ * not there any more; -ENFILE: no descriptor can be had.
+ */
+int node_descriptor(struct nodes *nodes, struct node *node);
+void node_descriptor_put(struct nodes *nodes, struct node *node);
+
+/* Gives the node a descriptor, which is consumed. keep: not to be closed before the node goes. */
+void node_descriptor_give(struct nodes *nodes, struct node *node, int descriptor, bool keep);
+
+/* The same, and pins whichever the node has then. */
+int node_descriptor_give_pinned(struct nodes *nodes, struct node *node, int descriptor);
+
+/* Whether the node's descriptor is kept; it is no longer: something else leads to the node now. */
+bool node_descriptor_unkeep(struct nodes *nodes, struct node *node);
+
+/* Closes the descriptor of a node that is about to be freed. */
+void node_descriptor_drop(struct nodes *nodes, struct node *node);
+
+/* Closes up to count idle descriptors, because somebody ran out of them. Whether it closed any. */
+bool node_descriptors_trim(struct nodes *nodes, unsigned int count);
+
+#endif

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operations on attributes, extended attributes and the file system as a whole. */
+#include "ops.h"
+
+#include "caller.h"
+
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static void reply_attributes(fuse_req_t req, struct node *node)
+{
+	struct fs *fs = fs_of(req);
+	struct stat st;
+	int error = file_stat(&fs->files, node, &st);
+
+	if (error)
+		reply_error(req, error);
+	else
+		fuse_reply_attr(req, &st, fs->options->attr_timeout);
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct node *node = node_get(&fs->nodes, ino);
+
+	(void)fi;
+	if (!node) {
+		reply_error(req, -ESTALE);
+		return;
+	}
+	reply_attributes(req, node);
+	node_put(&fs->nodes, node);
+}
+
+static int set_size(struct fs *fs, struct node *node, off_t size)
+{
+	struct file *file;
+	int error = file_get(&fs->files, node, true, &file);
+
+	if (error)
+		return error;
+	/* Replies that are being copied out of the end are waited for; none waits for us. */
+	error = mmapio_file_resize(file->mapped, (uint64_t)size, MMAPIO_FOREVER);
+	file_put(&fs->files, file);
+	return error;
+}
+
+static int set_times(struct fs *fs, const struct held *held, const struct stat *attributes,
+		     int to_set)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
+	struct file *file;
+
+	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
+		times[0].tv_nsec = UTIME_NOW;
+	else if (to_set & FUSE_SET_ATTR_ATIME)
+		times[0] = attributes->st_atim;
+	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+		times[1].tv_nsec = UTIME_NOW;
+	else if (to_set & FUSE_SET_ATTR_MTIME)
+		times[1] = attributes->st_mtim;
+
+	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) {
+		file = file_find(&fs->files, held->node);
+		if (file) {
+			mmapio_file_times_set(file->mapped);
+			file_put(&fs->files, file);
+		}
+	}
+	if (S_ISLNK(held->node->type))
+		return utimensat(held->descriptor, "", times, AT_EMPTY_PATH) ? -errno : 0;
+	return utimensat(AT_FDCWD, backing_path(held->descriptor).text, times, 0) ? -errno : 0;
+}
+
+/* Somebody may have the file open, and we are about to lose the right to open it. */
+static void keep_file(struct fs *fs, struct node *node)
+{
+	struct file *file;
+
+	if (S_ISREG(node->type) && (file_get(&fs->files, node, true, &file) == 0 ||
+				    file_get(&fs->files, node, false, &file) == 0)) {
+		file_keep(&fs->files, node);
+		file_put(&fs->files, file);
+	}
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_set,
+		struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct held held;
+	int error = hold(fs, ino, &held);
+
+	(void)fi;
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	if (!error && (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))) {
+		uid_t uid = to_set & FUSE_SET_ATTR_UID ? attributes->st_uid : (uid_t)-1;
+		gid_t gid = to_set & FUSE_SET_ATTR_GID ? attributes->st_gid : (gid_t)-1;
+
+		if (fchownat(held.descriptor, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW))
+			error = -errno;
+	}
+	if (!error && (to_set & FUSE_SET_ATTR_SIZE))
+		error = set_size(fs, held.node, attributes->st_size);
+	if (!error && (to_set & FUSE_SET_ATTR_MODE) && fs->stateless &&
+	    !file_reopens(fs, attributes->st_mode))
+		keep_file(fs, held.node);
+	/* After the owner, which takes set-uid away; after the size, which moves the times. */
+	if (!error && (to_set & FUSE_SET_ATTR_MODE) &&
+	    fchmodat(AT_FDCWD, backing_path(held.descriptor).text, attributes->st_mode & ~S_IFMT,
+		     0))
+		error = -errno;
+	if (!error && (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW |
+				 FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)))
+		error = set_times(fs, &held, attributes, to_set);
+	if (error)
+		reply_error(req, error);
+	else
+		reply_attributes(req, held.node);
+	unhold(fs, &held);
+}
+
+/* The kernel checks permissions itself (default_permissions), and asks this of other kernels only.
+ */
+void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	struct fs *fs = fs_of(req);
+	struct caller caller;
+	struct held held;
+	int error = hold(fs, ino, &held);
+
+	if (!error) {
+		error = caller_enter(fs, req, &caller);
+		if (!error) {
+			if (faccessat(AT_FDCWD, backing_path(held.descriptor).text, mask,
+				      AT_EACCESS))
+				error = -errno;
+			caller_leave(&caller);
+		}
+		unhold(fs, &held);
+	}
+	reply_error(req, error);
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs *fs = fs_of(req);
+	struct statvfs st;
+	struct held held;
+	int error = hold(fs, ino, &held);
+
+	if (!error) {
+		if (fstatvfs(held.descriptor, &st))
+			error = -errno;
+		unhold(fs, &held);
+	}
+	if (error)
+		reply_error(req, error);
+	else
+		fuse_reply_statfs(req, &st);
+}
+
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+		 int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct held held;
+	int error = hold(fs, ino, &held);
+
+	if (!error) {
+		if (setxattr(backing_path(held.descriptor).text, name, value, size, flags))
+			error = -errno;
+		unhold(fs, &held);
+	}
+	reply_error(req, error);
+}
+
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct held held;
+	int error = hold(fs, ino, &held);
+
+	if (!error) {
+		if (removexattr(backing_path(held.descriptor).text, name))
+			error = -errno;
+		unhold(fs, &held);
+	}
+	reply_error(req, error);
+}
+
+/* Of one attribute, or with name NULL the list of all. size 0: how long it is. */
+static void get_xattrs(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	struct fs *fs = fs_of(req);
+	char *value = size ? malloc(size) : NULL;
+	struct descriptor_path path;
+	struct held held;
+	ssize_t length = -1;
+	int error = size && !value ? -ENOMEM : hold(fs, ino, &held);
+
+	if (!error) {
+		path = backing_path(held.descriptor);
+		length = name ? getxattr(path.text, name, value, size)
+			      : listxattr(path.text, value, size);
+		if (length < 0)
+			error = -errno;
+		unhold(fs, &held);
+	}
+	if (error)
+		reply_error(req, error);
+	else if (size)
+		fuse_reply_buf(req, value, (size_t)length);
+	else
+		fuse_reply_xattr(req, (size_t)length);
+	free(value);
+}
+
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+	get_xattrs(req, ino, name, size);
+}
+
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	get_xattrs(req, ino, NULL, size);
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operations on data: opening, reading, writing, syncing. */
+#include "ops.h"
+
+#include <unistd.h>
+
+/* The file of a request, with a reference. 0 or negative errno. */
+static int use_file(struct fs *fs, fuse_ino_t ino, bool writable, struct file **file)
+{
+	struct node *node = node_get(&fs->nodes, ino);
+	int error = node ? file_get(&fs->files, node, writable, file) : -ESTALE;
+
+	node_put(&fs->nodes, node);
+	return error;
+}
+
+void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct file *file;
+	int error;
+
+	if (fs->stateless) {
+		reply_error(req, -ENOSYS); /* and is never asked again */
+		return;
+	}
+	error = use_file(fs, ino, (fi->flags & O_ACCMODE) != O_RDONLY, &file);
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	/* Spares the kernel's cache, and the question for capabilities before each write. A file
+	 * that is opened like this cannot be mapped anyway. */
+	fi->direct_io = (fi->flags & O_DIRECT) && (fi->flags & O_ACCMODE) == O_WRONLY;
+	file_hold(&fs->files, file);
+	if (fuse_reply_open(req, fi))
+		file_release(&fs->files, file->node);
+	file_put(&fs->files, file);
+}
+
+void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct node *node = node_get(&fs->nodes, ino);
+
+	(void)fi;
+	if (node)
+		file_release(&fs->files, node);
+	node_put(&fs->nodes, node);
+	reply_error(req, 0);
+}
+
+/* Close never syncs, and has nothing else to do: the kernel need not ask again. */
+void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)fi;
+	reply_error(req, -ENOSYS);
+}
+
+/* A file that cannot be mapped, or not now. */
+static void reply_unmapped(fuse_req_t req, struct file *file, size_t size, off_t offset)
+{
+	struct fuse_bufvec buffer = FUSE_BUFVEC_INIT(size);
+
+	buffer.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	buffer.buf[0].fd = mmapio_file_descriptor(file->mapped);
+	buffer.buf[0].pos = offset;
+	fuse_reply_data(req, &buffer, FUSE_BUF_NO_SPLICE);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct mmapio_slice slice;
+	struct file *file;
+	int error = use_file(fs, ino, false, &file);
+
+	(void)fi;
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	/* Others may have changed the size. */
+	error = mmapio_file_refresh(file->mapped, NULL);
+	if (!error)
+		error = mmapio_slice_get_some(file->mapped, (uint64_t)offset, size, &slice);
+	if (!error) {
+		/* From the mapping to the reader in one copy. If it fails, because the file has
+		 * been truncated at this moment or a page cannot be read, the reader gets EIO. */
+		fuse_reply_buf(req, slice.data, slice.length);
+		mmapio_slice_put(&slice);
+	} else if (error == -ENODEV || error == -ENOMEM) {
+		reply_unmapped(req, file, size, offset);
+	} else {
+		reply_error(req, error);
+	}
+	file_put(&fs->files, file);
+}
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
+	      struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct file *file;
+	ssize_t count;
+	int error = use_file(fs, ino, true, &file);
+
+	(void)fi;
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	count = mmapio_file_refresh(file->mapped, NULL);
+	if (count == 0)
+		count = mmapio_write(file->mapped, (uint64_t)offset, bytes, size);
+	file_put(&fs->files, file);
+	if (count < 0)
+		reply_error(req, (int)count);
+	else
+		fuse_reply_write(req, (size_t)count);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct file *file;
+	int error = use_file(fs, ino, false, &file);
+
+	(void)fi;
+	if (!error) {
+		error = mmapio_sync(file->mapped, !datasync);
+		file_put(&fs->files, file);
+	}
+	reply_error(req, error);
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+		  struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct file *file;
+	int error = use_file(fs, ino, true, &file);
+
+	(void)fi;
+	if (!error) {
+		error = mmapio_file_allocate(file->mapped, mode, (uint64_t)offset,
+					     (uint64_t)length);
+		file_put(&fs->files, file);
+	}
+	reply_error(req, error);
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct file *file;
+	off_t found = -1;
+	int error = use_file(fs, ino, false, &file);
+
+	(void)fi;
+	if (!error) {
+		found = lseek(mmapio_file_descriptor(file->mapped), offset, whence);
+		if (found < 0)
+			error = -errno;
+		file_put(&fs->files, file);
+	}
+	if (error)
+		reply_error(req, error);
+	else
+		fuse_reply_lseek(req, found);
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
+			struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t offset_out,
+			struct fuse_file_info *fi_out, size_t length, int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct file *in, *out;
+	ssize_t count = 0;
+	int error = flags ? -EINVAL : use_file(fs, ino_in, false, &in);
+
+	(void)fi_in;
+	(void)fi_out;
+	if (!error) {
+		error = use_file(fs, ino_out, true, &out);
+		if (!error) {
+			count = mmapio_copy(in->mapped, (uint64_t)offset_in, out->mapped,
+					    (uint64_t)offset_out, length);
+			file_put(&fs->files, out);
+		}
+		file_put(&fs->files, in);
+	}
+	if (error || count < 0)
+		reply_error(req, error ? error : (int)count);
+	else
+		fuse_reply_write(req, (size_t)count);
+}

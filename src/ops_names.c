@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operations on names: finding, making, moving and removing them. */
+#include "ops.h"
+
+#include "caller.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The kernel resolves these itself. Anything else that it lets through is a name. */
+static bool is_name(const char *name)
+{
+	return *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !strchr(name, '/');
+}
+
+/* Opens name in parent, O_PATH; descriptors in the caches make way. */
+static int open_name(struct fs *fs, const struct held *parent, const char *name)
+{
+	int descriptor;
+
+	if (!is_name(name))
+		return -EINVAL;
+	do
+		descriptor = backing_open_name(&fs->backing, parent->descriptor, name);
+	while ((descriptor == -EMFILE || descriptor == -ENFILE) && files_make_room(&fs->files));
+	return descriptor == -EMFILE ? -ENFILE : descriptor;
+}
+
+/* Fills *entry for a node that was just looked up or made. */
+static int entry_fill(struct fs *fs, struct node *node, const struct stat *st,
+		      struct fuse_entry_param *entry)
+{
+	struct file *file = file_find(&fs->files, node);
+	int error = 0;
+
+	*entry = (struct fuse_entry_param){
+		.ino = node->id,
+		.attr = *st,
+		.attr_timeout = fs->options->attr_timeout,
+		.entry_timeout = fs->options->entry_timeout,
+	};
+	if (file) { /* stores may have yet to move the times */
+		error = mmapio_file_refresh(file->mapped, &entry->attr);
+		file_put(&fs->files, file);
+	}
+	return error;
+}
+
+/* Looks up what an O_PATH descriptor refers to; consumes it. */
+static int lookup_descriptor(struct fs *fs, const struct held *parent, const char *name,
+			     int descriptor, struct fuse_entry_param *entry)
+{
+	struct node *node;
+	struct stat st;
+	int error =
+		node_of_descriptor(&fs->nodes, parent->node, name, descriptor, true, &node, &st);
+
+	if (error) {
+		close(descriptor);
+		return error;
+	}
+	error = entry_fill(fs, node, &st, entry);
+	node_put(&fs->nodes, node);
+	if (error)
+		forget_node(fs, entry->ino, 1);
+	return error;
+}
+
+int lookup_name(struct fs *fs, const struct held *parent, const char *name,
+		struct fuse_entry_param *entry)
+{
+	int descriptor = open_name(fs, parent, name);
+
+	if (descriptor < 0)
+		return descriptor;
+	return lookup_descriptor(fs, parent, name, descriptor, entry);
+}
+
+void forget_node(struct fs *fs, fuse_ino_t ino, uint64_t count)
+{
+	struct node *node = node_get(&fs->nodes, ino);
+
+	if (!node)
+		return;
+	if (node_forget(&fs->nodes, node, count))
+		file_forgotten(&fs->files, node);
+	node_put(&fs->nodes, node);
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent_ino, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct fuse_entry_param entry;
+	struct held parent;
+	int error = hold(fs, parent_ino, &parent);
+
+	if (!error) {
+		error = lookup_name(fs, &parent, name, &entry);
+		unhold(fs, &parent);
+	}
+	if (error == -ENOENT && fs->options->negative_timeout > 0) {
+		entry = (struct fuse_entry_param){.entry_timeout = fs->options->negative_timeout};
+		error = 0;
+	}
+	if (error)
+		reply_error(req, error);
+	else if (fuse_reply_entry(req, &entry) && entry.ino)
+		forget_node(fs, entry.ino, 1); /* nobody got it */
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	forget_node(fs_of(req), ino, count);
+	fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		forget_node(fs_of(req), forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+/* Replies with a name that was just made in parent, and gives parent back. */
+static void reply_made(fuse_req_t req, struct held *parent, const char *name, int error)
+{
+	struct fs *fs = fs_of(req);
+	struct fuse_entry_param entry;
+
+	if (!error)
+		error = flusher_names_changed(fs->flusher, parent->node);
+	if (!error)
+		error = lookup_name(fs, parent, name, &entry);
+	unhold(fs, parent);
+	if (error)
+		reply_error(req, error);
+	else if (fuse_reply_entry(req, &entry))
+		forget_node(fs, entry.ino, 1);
+}
+
+/* What is to be made with the caller's identity. Exactly one of the operations that use it. */
+struct making {
+	mode_t mode;	    /* with type */
+	dev_t device;	    /* of a device node */
+	const char *target; /* of a symbolic link */
+};
+
+static void make(fuse_req_t req, fuse_ino_t parent_ino, const char *name,
+		 const struct making *making)
+{
+	struct fs *fs = fs_of(req);
+	struct caller caller;
+	struct held parent;
+	int error = is_name(name) ? hold(fs, parent_ino, &parent) : -EINVAL;
+
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	error = caller_enter(fs, req, &caller);
+	if (!error) {
+		if (making->target)
+			error = symlinkat(making->target, parent.descriptor, name);
+		else if (S_ISDIR(making->mode))
+			error = mkdirat(parent.descriptor, name, making->mode & ~S_IFMT);
+		else
+			error = mknodat(parent.descriptor, name, making->mode, making->device);
+		if (error)
+			error = -errno;
+		caller_leave(&caller);
+	}
+	reply_made(req, &parent, name, error);
+}
+
+void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	make(req, parent, name, &(struct making){.mode = (mode & ~S_IFMT) | S_IFDIR});
+}
+
+void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
+{
+	make(req, parent, name, &(struct making){.mode = mode, .device = device});
+}
+
+void op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	make(req, parent, name, &(struct making){.target = target});
+}
+
+void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs *fs = fs_of(req);
+	char target[PATH_MAX + 1];
+	struct held held;
+	ssize_t length;
+	int error = hold(fs, ino, &held);
+
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	length = readlinkat(held.descriptor, "", target, sizeof(target) - 1);
+	error = length < 0 ? -errno : 0;
+	unhold(fs, &held);
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	target[length] = '\0';
+	fuse_reply_readlink(req, target);
+}
+
+/* As the caller's own: another's file may not be linked to (proc(5), protected_hardlinks). */
+void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_ino, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct held held, parent;
+	int error = is_name(name) ? hold(fs, ino, &held) : -EINVAL;
+
+	if (!error) {
+		error = hold(fs, parent_ino, &parent);
+		if (error)
+			unhold(fs, &held);
+	}
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	if (linkat(AT_FDCWD, backing_path(held.descriptor).text, parent.descriptor, name,
+		   AT_SYMLINK_FOLLOW))
+		error = -errno;
+	unhold(fs, &held);
+	reply_made(req, &parent, name, error);
+}
+
+/*
+ * What a name that is about to go refers to, if the kernel knows it: *descriptor is -1 or the
+ * caller's to hand to node_unlink().
+ */
+static struct node *victim_find(struct fs *fs, const struct held *parent, const char *name,
+				int *descriptor)
+{
+	struct identity identity;
+	struct node *node = NULL;
+	struct stat st;
+
+	*descriptor = open_name(fs, parent, name);
+	if (*descriptor < 0)
+		return NULL;
+	if (backing_identify(&fs->backing, *descriptor, &identity, &st) == 0)
+		node = node_find(&fs->nodes, &identity);
+	if (!node) {
+		close(*descriptor);
+		*descriptor = -1;
+	}
+	return node;
+}
+
+/* After the name went, or stayed. */
+static void victim_leave(struct fs *fs, struct node *victim, const struct held *parent,
+			 const char *name, int descriptor, bool gone)
+{
+	struct stat st;
+	bool last;
+
+	if (!victim)
+		return;
+	if (gone) {
+		/* Without a name it is found through its file, if that is open, or not at all. */
+		last = S_ISDIR(victim->type) || fstat(descriptor, &st) || st.st_nlink == 0;
+		node_unlink(&fs->nodes, victim, parent->node, name, descriptor,
+			    last && !file_keep(&fs->files, victim));
+	} else {
+		close(descriptor);
+	}
+	node_put(&fs->nodes, victim);
+}
+
+static void remove_name(fuse_req_t req, fuse_ino_t parent_ino, const char *name, int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct held parent;
+	struct node *victim;
+	int descriptor, error = is_name(name) ? hold(fs, parent_ino, &parent) : -EINVAL;
+
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	victim = victim_find(fs, &parent, name, &descriptor);
+	if (victim)
+		error = file_keep_room(&fs->files, victim);
+	if (!error && unlinkat(parent.descriptor, name, flags))
+		error = -errno;
+	victim_leave(fs, victim, &parent, name, descriptor, !error);
+	if (!error)
+		error = flusher_names_changed(fs->flusher, parent.node);
+	unhold(fs, &parent);
+	reply_error(req, error);
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	remove_name(req, parent, name, 0);
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	remove_name(req, parent, name, AT_REMOVEDIR);
+}
+
+/* Tells the nodes that a rename has moved; victim: what was replaced or exchanged. */
+static void renamed(struct fs *fs, struct node *moved, const struct held *from, const char *name,
+		    struct node *victim, int victim_descriptor, const struct held *to,
+		    const char *new_name, unsigned int flags)
+{
+	if (flags & RENAME_EXCHANGE) {
+		if (victim) {
+			node_rename(&fs->nodes, victim, from->node, name);
+			close(victim_descriptor);
+			node_put(&fs->nodes, victim);
+		}
+	} else if (victim != moved) {
+		victim_leave(fs, victim, to, new_name, victim_descriptor, true);
+	} else { /* two names of one file: nothing was renamed (rename(2)) */
+		victim_leave(fs, victim, to, new_name, victim_descriptor, false);
+		return;
+	}
+	if (moved)
+		node_rename(&fs->nodes, moved, to->node, new_name);
+}
+
+void op_rename(fuse_req_t req, fuse_ino_t parent_ino, const char *name, fuse_ino_t new_parent_ino,
+	       const char *new_name, unsigned int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct held from, to;
+	struct node *moved, *victim;
+	int moved_descriptor, victim_descriptor, error;
+
+	error = is_name(name) && is_name(new_name) ? hold(fs, parent_ino, &from) : -EINVAL;
+	if (!error) {
+		error = hold(fs, new_parent_ino, &to);
+		if (error)
+			unhold(fs, &from);
+	}
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	moved = victim_find(fs, &from, name, &moved_descriptor);
+	victim = victim_find(fs, &to, new_name, &victim_descriptor);
+	if (victim && !(flags & RENAME_EXCHANGE))
+		error = file_keep_room(&fs->files, victim);
+	if (!error && renameat2(from.descriptor, name, to.descriptor, new_name, flags))
+		error = -errno;
+	if (error)
+		victim_leave(fs, victim, &to, new_name, victim_descriptor, false);
+	else
+		renamed(fs, moved, &from, name, victim, victim_descriptor, &to, new_name, flags);
+	victim_leave(fs, moved, &from, name, moved_descriptor, false);
+	if (!error)
+		error = flusher_names_changed(fs->flusher, from.node);
+	if (!error && to.node != from.node)
+		error = flusher_names_changed(fs->flusher, to.node);
+	unhold(fs, &from);
+	unhold(fs, &to);
+	reply_error(req, error);
+}
+
+/*
+ * Makes a file, as the caller, or opens the one that is there. *descriptor: read-write if it was
+ * made, else -1.
+ */
+static int make_file(struct fs *fs, fuse_req_t req, const struct held *parent, const char *name,
+		     mode_t mode, int flags, int *descriptor)
+{
+	struct caller caller;
+	int error;
+
+	for (;;) {
+		error = caller_enter(fs, req, &caller);
+		if (error)
+			return error;
+		/* Never without O_EXCL: what is there might be a device. */
+		*descriptor =
+			openat(parent->descriptor, name,
+			       O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & ~S_IFMT);
+		error = *descriptor < 0 ? -errno : 0;
+		caller_leave(&caller);
+		if ((error != -EMFILE && error != -ENFILE) || !files_make_room(&fs->files))
+			break;
+	}
+	if (error == -EEXIST && !(flags & O_EXCL))
+		return 0;
+	return error == -EMFILE ? -ENFILE : error;
+}
+
+void op_create(fuse_req_t req, fuse_ino_t parent_ino, const char *name, mode_t mode,
+	       struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct fuse_entry_param entry;
+	struct file *file = NULL;
+	struct node *node;
+	struct held parent;
+	bool made;
+	int descriptor, error = is_name(name) ? hold(fs, parent_ino, &parent) : -EINVAL;
+
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	error = files_room(&fs->files);
+	if (!error)
+		error = make_file(fs, req, &parent, name, mode, fi->flags, &descriptor);
+	made = !error && descriptor >= 0;
+	if (made)
+		error = flusher_names_changed(fs->flusher, parent.node);
+	if (!error)
+		error = lookup_name(fs, &parent, name, &entry);
+	unhold(fs, &parent);
+	if (error) {
+		if (made)
+			close(descriptor);
+		reply_error(req, error);
+		return;
+	}
+
+	node = node_get(&fs->nodes, entry.ino);
+	if (!S_ISREG(node->type)) {
+		/* Somebody put something else there: let the kernel look again. */
+		error = -ESTALE;
+		if (made)
+			close(descriptor);
+	} else if (made) {
+		error = file_adopt(&fs->files, node, descriptor, &file);
+	} else {
+		error = file_get(&fs->files, node, (fi->flags & O_ACCMODE) != O_RDONLY, &file);
+	}
+	if (!error) {
+		/* Without opens there will be no release. */
+		if (!fs->stateless)
+			file_hold(&fs->files, file);
+		else if (!file_reopens(fs, mode))
+			file_keep(&fs->files, node);
+		file_put(&fs->files, file);
+		if (fuse_reply_create(req, &entry, fi)) {
+			file_release(&fs->files, node);
+			forget_node(fs, entry.ino, 1);
+		}
+	} else {
+		forget_node(fs, entry.ino, 1);
+		reply_error(req, error);
+	}
+	node_put(&fs->nodes, node);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line. Reads it and checks each option by itself; opens and mounts nothing. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include "fuse.h"
+
+#include <mmapio.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum io_mode {
+	IO_HANDLES,   /* the kernel tells of each open and release */
+	IO_STATELESS, /* it does not */
+};
+
+enum prewarm_mode {
+	PREWARM_NEVER,
+	PREWARM_OPEN,
+	PREWARM_MOUNT,
+};
+
+struct options {
+	char *backing;		    /* as given */
+	char *mountpoint;	    /* as given */
+	struct fuse_args fuse_args; /* what is libfuse's own */
+	bool foreground;
+	bool debug;
+	bool help;
+	bool version;
+	bool clone_fd;
+	bool read_only;
+	unsigned int max_threads;
+	unsigned int max_idle_threads;
+	struct mmapio_policy flush;
+	enum mmapio_write_method write_method;
+	enum io_mode io;
+	enum prewarm_mode prewarm;
+	char *prewarm_match;	/* NULL: all */
+	uint64_t prewarm_limit; /* bytes; UINT64_MAX: none */
+	double entry_timeout;
+	double attr_timeout;
+	double negative_timeout;
+};
+
+/*
+ * 0, or -1 when a line on stderr has said what is wrong. *options is to be freed with
+ * options_free() in both cases.
+ */
+int options_parse(struct options *options, int argc, char **argv);
+void options_free(struct options *options);
+
+/* What --help says, on stdout. */
+void options_help(void);
+
+#endif

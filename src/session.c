@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of a mount (session.h). In the background, the process that was called waits for a byte
+ * from its child, which serves: there is one process in the end, and it keeps its command line.
+ * Everything is opened in the child, so that what is wrong is said before the parent returns.
+ */
+#include "session.h"
+
+#include "caller.h"
+#include "fs.h"
+#include "log.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* What libfuse said last, before the mount serves. */
+static char fuse_said[512];
+
+static void fuse_say(enum fuse_log_level level, const char *format, va_list arguments)
+{
+	size_t used = strlen(fuse_said);
+
+	(void)level;
+	vsnprintf(fuse_said + used, sizeof(fuse_said) - used, format, arguments);
+}
+
+static void fuse_log_on(enum fuse_log_level level, const char *format, va_list arguments)
+{
+	char line[1024];
+	size_t length;
+
+	vsnprintf(line, sizeof(line), format, arguments);
+	length = strlen(line);
+	if (length && line[length - 1] == '\n')
+		line[length - 1] = '\0';
+	log_line((int)level, "%s", line);
+}
+
+/* What libfuse said as the middle of one line. */
+static const char *fuse_reason(void)
+{
+	char *reason = fuse_said, *end;
+
+	if (strncmp(reason, "fuse: ", 6) == 0)
+		reason += 6;
+	end = strchr(reason, '\n');
+	if (end)
+		*end = '\0';
+	return *reason ? reason : "libfuse gave no reason";
+}
+
+/*
+ * Whether mountpoint lies below backing: found by going up, since paths can be many. Also whether
+ * it can be mounted on at all. 0, or -1 when a line has said why not.
+ */
+static int check_mountpoint(const char *mountpoint, const struct stat *backing)
+{
+	struct stat st, before;
+	struct statfs kind;
+	struct statx stx;
+	int folder, up, level = 0;
+
+	folder = open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* A dead mount may still have attributes in the kernel's cache, but no statfs. */
+	if (folder < 0 || fstat(folder, &st) || fstatfs(folder, &kind)) {
+		if (errno == ENOTCONN)
+			log_line(LOG_ERR,
+				 "%s: a mount whose process is gone; fusermount3 -u %s first",
+				 mountpoint, mountpoint);
+		else
+			log_line(LOG_ERR, "%s: %s; MOUNTPOINT must be a folder", mountpoint,
+				 strerror(errno));
+		if (folder >= 0)
+			close(folder);
+		return -1;
+	}
+	if ((st.st_dev != backing->st_dev || st.st_ino != backing->st_ino) &&
+	    kind.f_type == FUSE_SUPER_MAGIC &&
+	    statx(folder, "", AT_EMPTY_PATH, STATX_TYPE, &stx) == 0 &&
+	    (stx.stx_attributes & STATX_ATTR_MOUNT_ROOT)) {
+		log_line(LOG_ERR, "%s: is in use as a mount point; fusermount3 -u %s first",
+			 mountpoint, mountpoint);
+		close(folder);
+		return -1;
+	}
+	do {
+		if (level > 0 && st.st_dev == backing->st_dev && st.st_ino == backing->st_ino) {
+			log_line(LOG_ERR, "%s: lies below BACKING; mount it elsewhere", mountpoint);
+			close(folder);
+			return -1;
+		}
+		before = st;
+		up = openat(folder, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		close(folder);
+		folder = up;
+		level++;
+	} while (folder >= 0 && fstat(folder, &st) == 0 &&
+		 (st.st_dev != before.st_dev || st.st_ino != before.st_ino));
+	if (folder >= 0)
+		close(folder);
+	return 0;
+}
+
+static unsigned long read_number(const char *path, unsigned long otherwise)
+{
+	FILE *stream = fopen(path, "re");
+	unsigned long number;
+
+	if (!stream)
+		return otherwise;
+	if (fscanf(stream, "%lu", &number) != 1)
+		number = otherwise;
+	fclose(stream);
+	return number;
+}
+
+/* How many descriptors, idle ones of nodes, and mapped files the caches may hold. */
+struct limits {
+	unsigned int room, idle, files;
+};
+
+static struct limits find_limits(const struct options *options)
+{
+	struct rlimit limit = {1024, 1024};
+	/* For the device, the backing file systems, and what each request opens for itself. */
+	unsigned int reserve = 16 + 3 * options->max_threads;
+	struct limits limits;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+		getrlimit(RLIMIT_NOFILE, &limit);
+	}
+	if (limit.rlim_cur > 1 << 20)
+		limit.rlim_cur = 1 << 20;
+	limits.room = (unsigned int)limit.rlim_cur;
+	limits.room -= reserve < limits.room / 2 ? reserve : limits.room / 2;
+	limits.idle = limits.room / 2;
+	/* A file has one mapping, and a second one while a longer one takes its place. */
+	limits.files = (unsigned int)read_number("/proc/sys/vm/max_map_count", 65530) / 2;
+#ifdef MMAPIO_DEBUG
+	limits.idle = limits.files = 4;
+#endif
+	return limits;
+}
+
+/* The kernel has accepted the mount. */
+static void serving(struct fs *fs)
+{
+	int null;
+
+	fuse_set_log_func(fuse_log_on);
+	if (fs->ready < 0)
+		goto out;
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	log_open(true);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+		close(null);
+	}
+	(void)!write(fs->ready, "", 1);
+	close(fs->ready);
+	fs->ready = -1;
+out:
+	if (fs->prewarmer)
+		prewarmer_begin(fs->prewarmer);
+}
+
+/* Adds what /proc/mounts is to show, before the user's own options. */
+static int add_mount_options(struct options *options, const char *source)
+{
+	char *list = NULL, *name = NULL;
+	int error = fuse_opt_add_opt(&list, "default_permissions") ||
+		    fuse_opt_add_opt(&list, "subtype=mmapfs") ||
+		    asprintf(&name, "fsname=%s", source) < 0 ||
+		    fuse_opt_add_opt_escaped(&list, name) ||
+		    fuse_opt_insert_arg(&options->fuse_args, 1, "-o") ||
+		    fuse_opt_insert_arg(&options->fuse_args, 2, list);
+
+	free(name);
+	free(list);
+	return error ? -1 : 0;
+}
+
+static int loop(struct fs *fs, struct fuse_session *session)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	int error;
+
+	if (!config)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(config, fs->options->clone_fd);
+	fuse_loop_cfg_set_max_threads(config, fs->options->max_threads);
+	fuse_loop_cfg_set_idle_threads(config, fs->options->max_idle_threads);
+	error = fuse_session_loop_mt(session, config);
+	fuse_loop_cfg_destroy(config);
+	return error < 0 ? error : 0; /* above 0: the signal that ended it */
+}
+
+/* Mounts, serves until the unmount, unmounts. 0, or -1 when a line has said what went wrong. */
+static int serve(struct fs *fs, struct options *options, const char *source, const char *mountpoint)
+{
+	struct fuse_session *session;
+	struct statx stx;
+	int error = -1;
+
+	fuse_set_log_func(fuse_say);
+	session = add_mount_options(options, source) == 0
+			  ? fuse_session_new(&options->fuse_args, &fs_operations,
+					     sizeof(fs_operations), fs)
+			  : NULL;
+	if (!session) {
+		log_line(LOG_ERR, "%s; mmapfs --help lists the options", fuse_reason());
+		return -1;
+	}
+	if (fuse_set_signal_handlers(session)) {
+		log_line(LOG_ERR, "no signal handlers: %s", fuse_reason());
+		goto out_session;
+	}
+	if (fuse_session_mount(session, mountpoint)) {
+		/* fusermount3 has already said why. */
+		if (*fuse_said)
+			log_line(LOG_ERR, "%s: %s", mountpoint, fuse_reason());
+		goto out_signals;
+	}
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &stx) == 0)
+		fs->backing.own_device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
+	error = loop(fs, session);
+	if (error)
+		log_line(LOG_ERR, "stopped serving: %s", strerror(-error));
+	fuse_session_unmount(session);
+out_signals:
+	fuse_remove_signal_handlers(session);
+out_session:
+	fuse_session_destroy(session);
+	return error ? -1 : 0;
+}
+
+static void *thread_end(void *argument)
+{
+	pthread_exit(argument);
+}
+
+/*
+ * Ending a thread makes the C library load libgcc_s, and end the process if it cannot: now, not at
+ * the unmount, when descriptors may be used up.
+ */
+static void load_unwinder(void)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, thread_end, NULL) == 0)
+		pthread_join(thread, NULL);
+}
+
+static int start_threads(struct fs *fs, const struct options *options)
+{
+	struct prewarm_options prewarm = {
+		.tree = options->prewarm == PREWARM_MOUNT,
+		.match = options->prewarm_match,
+		.limit = options->prewarm_limit,
+	};
+	int error = flusher_new(&fs->flusher, &fs->nodes, &options->flush);
+
+	if (!error && options->prewarm != PREWARM_NEVER)
+		error = prewarmer_new(&fs->prewarmer, &fs->backing, &prewarm);
+	if (!error && options->prewarm == PREWARM_OPEN)
+		fs->files.prewarmer = fs->prewarmer;
+	return error;
+}
+
+/* All of it, in the process that serves. Its exit status. */
+static int run(struct options *options, int ready)
+{
+	struct fs *fs = calloc(1, sizeof(*fs));
+	const struct limits limits = find_limits(options);
+	char *source = NULL, *mountpoint = NULL;
+	int status = EXIT_FAILURE, error, flushed;
+	struct stat st;
+
+	if (!fs)
+		return EXIT_FAILURE;
+	fs->options = options;
+	fs->serving = serving;
+	fs->ready = ready;
+	error = backing_open(&fs->backing, options->backing);
+	if (error) {
+		log_line(LOG_ERR, "%s: %s; BACKING must be a folder that you may read",
+			 options->backing, strerror(-error));
+		goto out_fs;
+	}
+	if (fstat(fs->backing.root, &st) || check_mountpoint(options->mountpoint, &st))
+		goto out_backing;
+	mountpoint = realpath(options->mountpoint, NULL);
+	source = *options->backing == '/' ? strdup(options->backing)
+					  : realpath(options->backing, NULL);
+	if (!mountpoint || !source || chdir("/") || (error = mmapio_guard_install()) ||
+	    (error = caller_init(fs))) {
+		log_line(LOG_ERR, "%s: %s", options->mountpoint, strerror(error ? -error : errno));
+		goto out_backing;
+	}
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG instead */
+	error = nodes_init(&fs->nodes, &fs->backing, limits.room, limits.idle);
+	if (error) {
+		log_line(LOG_ERR, "%s: %s", options->backing, strerror(-error));
+		goto out_backing;
+	}
+	load_unwinder();
+	folders_init(&fs->folders);
+	files_init(&fs->files, &fs->nodes, &options->flush, options->write_method, limits.files);
+	error = start_threads(fs, options);
+	if (error)
+		log_line(LOG_ERR, "no threads: %s", strerror(-error));
+	else if (serve(fs, options, source, mountpoint) == 0)
+		status = EXIT_SUCCESS;
+
+	/* Nothing is served any more: bring what is left to the disk. */
+	prewarmer_free(fs->prewarmer);
+	error = files_close(&fs->files);
+	backing_stop_flushers(&fs->backing);
+	flushed = flusher_free(fs->flusher);
+	if (error || flushed) {
+		log_line(LOG_ERR, "%s: not all could be brought to the disk: %s", options->backing,
+			 strerror(error ? -error : -flushed));
+		status = EXIT_FAILURE;
+	}
+	folders_free(&fs->folders);
+	nodes_free(&fs->nodes);
+out_backing:
+	backing_close(&fs->backing);
+	free(source);
+	free(mountpoint);
+out_fs:
+	free(fs);
+	return status;
+}
+
+int session_run(struct options *options)
+{
+	int ready[2], status;
+	pid_t child;
+	char byte;
+
+	if (options->foreground)
+		return run(options, -1);
+	if (pipe2(ready, O_CLOEXEC) || (child = fork()) < 0) {
+		log_line(LOG_ERR, "cannot go into the background: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (child == 0) {
+		close(ready[0]);
+		setsid();
+		return run(options, ready[1]);
+	}
+	close(ready[1]);
+	if (read(ready[0], &byte, 1) == 1)
+		return EXIT_SUCCESS;
+	if (waitpid(child, &status, 0) == child && WIFEXITED(status))
+		return WEXITSTATUS(status);
+	return EXIT_FAILURE;
+}

@@ -1,0 +1,103 @@
+#!/bin/bash
+# git on the mount: a repository, clones of it by both roads, branches, gc and fsck.
+# shellcheck source=tests/mount.sh
+. "${0%/*}/mount.sh" 100 root user
+need git
+
+export GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0
+export GIT_AUTHOR_DATE='2020-01-02 03:04:05 +0000' GIT_COMMITTER_DATE='2020-01-02 03:04:05 +0000'
+git config --global user.name tester
+git config --global user.email tester@example.org
+git config --global init.defaultBranch main
+git config --global advice.detachedHead false
+git config --global gc.autoDetach false
+
+# Files for the first commit, in folder $1
+files_make() {
+	local i
+	mkdir -p "$1"/{one,two/three}
+	for ((i = 0; i < 150; i++)); do
+		printf 'file %d\n%s\n' "$i" "$(seq "$i" 7 3000)" >"$1/one/file $i"
+	done
+	noise 3 1 >"$1/two/large"
+	: >"$1/two/three/empty"
+	printf '#!/bin/sh\n' >"$1/two/run"
+	chmod 755 "$1/two/run"
+	ln -s ../one/nothing "$1/two/link"
+}
+
+is_fine() {
+	git -C "$1" fsck --full --strict >"$work/fsck" 2>&1 || fail "git fsck in $1: $(cat "$work/fsck")"
+	# Dangling objects are no fault
+	! grep -v '^dangling' "$work/fsck" || fail "git fsck in $1 complains"
+	assert_equal "" "$(git -C "$1" status --porcelain)" "git status in $1"
+}
+
+# The history that both folders get
+history_make() {
+	local repository=$1 i
+	git init -q "$repository"
+	files_make "$repository"
+	git -C "$repository" add -A
+	git -C "$repository" commit -q -m first
+	git -C "$repository" checkout -q -b side
+	for ((i = 0; i < 5; i++)); do
+		seq "$i" 5000 >"$repository/one/file $((i * 10))"
+		git -C "$repository" rm -q "one/file $((i + 100))"
+		git -C "$repository" mv "one/file $((i + 120))" "two/three/file $i"
+		git -C "$repository" commit -q -a -m "side $i"
+	done
+	git -C "$repository" checkout -q main
+	echo main >"$repository/two/three/empty"
+	git -C "$repository" commit -q -a -m main
+	git -C "$repository" merge -q -m merged side
+	git -C "$repository" tag -a -m tagged v1
+	git -C "$repository" checkout -q main~1
+	git -C "$repository" checkout -q side
+	git -C "$repository" checkout -q main
+}
+
+history_make "$plain/repository"
+head=$(git -C "$plain/repository" rev-parse HEAD)
+
+mount_start flush=10ms
+history_make "$mnt/repository"
+assert_equal "$head" "$(git -C "$mnt/repository" rev-parse HEAD)" "the commit made on the mount"
+is_fine "$mnt/repository"
+
+git clone -q "$mnt/repository" "$mnt/linked"
+git clone -q --no-local "$mnt/repository" "$mnt/sent"
+git clone -q --bare --no-local "$plain/repository" "$mnt/bare.git"
+git clone -q "$mnt/bare.git" "$plain/out"
+for clone in linked sent; do
+	assert_equal "$head" "$(git -C "$mnt/$clone" rev-parse HEAD)" "HEAD of $clone"
+	is_fine "$mnt/$clone"
+	diff -r --no-dereference -x .git "$plain/repository" "$mnt/$clone" ||
+		fail "the work tree of $clone differs"
+done
+diff -r --no-dereference -x .git "$plain/repository" "$plain/out" ||
+	fail "the work tree of a clone of the mount differs"
+
+git -C "$mnt/sent" commit -q --allow-empty -m pushed
+git -C "$mnt/sent" push -q origin main:pushed
+git -C "$mnt/linked" fetch -q origin
+for repository in repository linked sent bare.git; do
+	git -C "$mnt/$repository" repack -q -a -d -f
+	git -C "$mnt/$repository" gc -q --prune=now --aggressive
+	git -C "$mnt/$repository" fsck --full --strict >"$work/fsck" 2>&1 ||
+		fail "git fsck after gc in $repository: $(cat "$work/fsck")"
+done
+is_fine "$mnt/repository"
+git -C "$mnt/repository" log -p --all >"$work/log.mount"
+mount_stop
+
+# What is left in the backing folder, and seen through a new mount
+is_fine "$backing/repository"
+is_fine "$backing/sent"
+git -C "$backing/repository" log -p --all >"$work/log.backing"
+assert_same "$work/log.mount" "$work/log.backing" "git log -p"
+mount_start flush=10ms
+is_fine "$mnt/repository"
+git -C "$mnt/repository" log -p --all >"$work/log.again"
+assert_same "$work/log.mount" "$work/log.again" "git log -p after mounting again"
+mount_stop

@@ -1,0 +1,230 @@
+#!/bin/bash
+# The command line: what is refused, and how; what is accepted, and what comes of it.
+# shellcheck source=tests/mount.sh
+. "${0%/*}/mount.sh" 90 root user
+
+echo content >"$backing/file"
+mkdir "$backing/inside" "$work/odd, name\\with=all"
+touch "$work/a-file"
+ln -s "$backing/inside" "$work/link-inside"
+ln -s "$backing" "$work/link-backing"
+
+state() {
+	# (One folder may be unreadable)
+	{ find "$work" -mindepth 1 ! -path "$work/out.*" -printf '%p %y %m %s %n %T+\n' || true; } \
+		2>/dev/null | sort
+	awk -v folder="$work" 'index($5, folder) == 1' /proc/self/mountinfo
+	processes_of_daemon
+}
+
+# Processes that run the program
+processes_of_daemon() {
+	{ find /proc/[0-9]*/exe -maxdepth 0 -lname "$MOUNT_WORK/bin/mmapfs" 2>/dev/null || true; } |
+		cut -d / -f 3
+}
+
+# Runs the program with bad arguments. It has to end by itself, not with status 0, with as many
+# lines on stderr as said, one of them with WORD in it, and to leave all as it was. refuse LINES
+# WORD ARGUMENT...
+refuse() {
+	local most=$1 word=$2 status=0 lines
+	shift 2
+	state >"$work/out.before"
+	timeout 10 "${program[@]}" "$@" </dev/null >"$work/out.stdout" 2>"$work/out.stderr" || status=$?
+	state >"$work/out.after"
+	assert_same "$work/out.before" "$work/out.after" "mounted or made by: mmapfs $*"
+	lines=$(wc -l <"$work/out.stderr")
+	if [ "$status" -eq 0 ] || [ "$status" -ge 124 ]; then
+		fail "exit status $status: mmapfs $*"
+	fi
+	if [ "$lines" -lt 1 ] || [ "$lines" -gt "$most" ] || [ -s "$work/out.stdout" ] ||
+		! grep -qF -e "$word" "$work/out.stderr"; then
+		fail "mmapfs $*: not $most line(s) on stderr with '$word': $(cat "$work"/out.std*)"
+	fi
+}
+
+# ---- bad options, before and after the folders
+
+refuse_option() {
+	refuse 1 "$1" -o "$2" "$backing" "$mnt"
+	refuse 1 "$1" "$backing" "$mnt" -o "$2"
+}
+
+refuse_option frobnicate frobnicate
+refuse_option frobnicate frobnicate=7
+refuse_option frobnicate flush=10ms,frobnicate
+for policy in 10parsecs 10 ms 0ms -1ms always: '' 99999999999999999999ms 10ms: :10ms : 10ms:20ms 1K:2M \
+	0K 0writes 1.5s +10ms '10 ms' ' 10ms' manual:10ms 10ms:never 10mss 10msx s 0x10ms always10ms \
+	99999999999999999999K 17179869184G 99999999999999999999writes Always; do
+	refuse_option flush "flush=$policy"
+done
+refuse_option flush flush
+for when in sometimes '' never: open:mount 1 Open; do
+	refuse_option prewarm "prewarm=$when"
+done
+for limit in '' -1 abc 1X 1.5M 10ms 99999999999999999999 17179869184G; do
+	refuse_option prewarm_limit "prewarm=mount,prewarm_limit=$limit"
+done
+for mode in '' other Handles handles:stateless; do
+	refuse_option io "io=$mode"
+done
+for name in entry_timeout attr_timeout negative_timeout; do
+	for seconds in -1 abc '' 1x nan -0.5; do
+		refuse_option "$name" "$name=$seconds"
+	done
+done
+refuse 1 frobnicate --frobnicate "$backing" "$mnt"
+refuse 1 flush -o io=auto -o flush=10parsecs -o prewarm=never "$backing" "$mnt"
+refuse 1 -o "$backing" "$mnt" -o
+
+# ---- bad folders
+
+refuse 3 mmapfs
+refuse 3 mmapfs "$backing"
+refuse 3 mmapfs -o flush=10ms
+refuse 1 "$work/third" "$backing" "$mnt" "$work/third"
+refuse 1 "$work/missing" "$work/missing" "$mnt"
+refuse 1 "$work/a-file" "$work/a-file" "$mnt"
+refuse 1 "$work/a-file/x" "$work/a-file/x" "$mnt"
+refuse 1 "$work/missing" "$backing" "$work/missing"
+refuse 1 "$work/a-file" "$backing" "$work/a-file"
+refuse 1 "$backing/file" "$backing" "$backing/file"
+refuse 1 "$backing/inside" "$backing" "$backing/inside"
+refuse 1 inside "$backing" "$work/link-inside"
+refuse 1 inside "$work/link-backing" "$mnt/../backing/inside"
+refuse 1 inside backing backing/inside
+refuse 1 '' '' "$mnt"
+refuse 1 '' "$backing" ''
+if [ "$who" = user ]; then
+	mkdir "$work/unreadable"
+	chmod 000 "$work/unreadable"
+	refuse 1 "$work/unreadable" "$work/unreadable" "$mnt"
+	chmod 700 "$work/unreadable"
+	mkdir "$work/unreadable/below"
+	chmod 000 "$work/unreadable"
+	refuse 1 "$work/unreadable/below" "$work/unreadable/below" "$mnt"
+	refuse 1 "$work/unreadable/below" "$backing" "$work/unreadable/below"
+	chmod 700 "$work/unreadable"
+fi
+
+# ---- what only tells
+
+for option in --help --version; do
+	timeout 10 "${program[@]}" $option </dev/null >"$work/out.stdout" 2>"$work/out.stderr" ||
+		fail "$option: exit status $?"
+	[ ! -s "$work/out.stderr" ] || fail "$option: on stderr: $(cat "$work/out.stderr")"
+	grep -q mmapfs "$work/out.stdout" || fail "$option: $(cat "$work/out.stdout")"
+	mv "$work/out.stdout" "$work/out.$option"
+done
+grep -q 'mmapfs.*[0-9]\.[0-9]' "$work/out.--version" || fail "--version shows no version"
+for word in flush prewarm prewarm_match prewarm_limit io entry_timeout attr_timeout negative_timeout; do
+	grep -q "$word=" "$work/out.--help" || fail "--help says nothing of $word"
+done
+
+# ---- what is accepted
+
+serves() {
+	assert_equal content "$(cat "$mnt/file")" "the file, seen through the mount of: $*"
+	mount_stop
+}
+
+# Mounts with just these arguments
+mount_with() {
+	timeout 20 "${program[@]}" "$@" </dev/null >"$log" 2>&1 || fail "exit status $?: mmapfs $*: $(cat "$log")"
+	assert_equal "" "$(cat "$log")" "words of: mmapfs $*"
+	is_mounted || fail "returned, and nothing is mounted: mmapfs $*"
+	daemon=$(processes_of_daemon)
+	daemon_is_child=
+	assert_equal 1 "$(wc -w <<<"$daemon")" "processes that stay of: mmapfs $*"
+	assert_equal "" "$(cat "/proc/$daemon/task/"*/children 2>/dev/null || true)" "children of: mmapfs $*"
+	assert_equal "$(printf '%s\n' "$MOUNT_WORK/bin/mmapfs" "$@")" \
+		"$(tr '\0' '\n' <"/proc/$daemon/cmdline")" "command line of the serving process"
+}
+
+mount_with "$backing" "$mnt" && serves "no options"
+mount_with -o flush=10ms "$backing" "$mnt" && serves "-o before"
+mount_with "$backing" "$mnt" -o flush=10ms && serves "-o after"
+mount_with "$backing" -o flush=10ms "$mnt" && serves "-o between"
+mount_with -oflush=10ms "$backing" "$mnt" && serves "-o joined"
+mount_with -o flush=10ms -o io=auto "$backing" "$mnt" -o prewarm=never,entry_timeout=3 && serves "several -o"
+mount_with backing mnt && serves "relative folders"
+mount_with "$work/link-backing" "$mnt/" && serves "a link, and a slash at the end"
+mount_with -- "$backing" "$mnt" && serves --
+for option in flush=manual flush=never flush=always flush=1us flush=2s flush=1K flush=4M flush=1G flush=1writes \
+	flush=100writes flush=10ms:4M flush=4M:10ms flush=1G:2s:100000writes io=auto io=handles io=stateless \
+	prewarm=never prewarm=open prewarm=mount 'prewarm=open,prewarm_match=*.[dx]at' \
+	prewarm=mount,prewarm_limit=1G prewarm=mount,prewarm_limit=4096 entry_timeout=0 entry_timeout=0.5 \
+	attr_timeout=0 attr_timeout=86400 negative_timeout=0.0 negative_timeout=10; do
+	mount_with -o "$option" "$backing" "$mnt" && serves "$option"
+done
+
+# What a shell waits for is over when the mount serves: nobody keeps its pipe
+words=$(timeout 20 "${program[@]}" "$backing" "$mnt" 2>&1) || fail "in a pipe: exit status $?"
+assert_equal "" "$words" "words of a mount in a pipe"
+daemon=$(processes_of_daemon)
+daemon_is_child=
+assert_equal / "$(readlink "/proc/$daemon/cwd")" "current folder of the daemon"
+serves "in a pipe"
+
+# When it returns, it serves
+for ((i = 0; i < 20; i++)); do
+	mount_with "$backing" "$mnt"
+	assert_equal "file, inside" "$(ls -m "$mnt")" "ls right after mount $i"
+	serves "try $i"
+done
+
+# As others see it
+mount_with -o flush=10ms "$backing" "$mnt"
+assert_equal "$backing fuse.mmapfs" \
+	"$(awk -v point="$mnt" '$2 == point { print $1, $3 }' /proc/mounts)" "source and type in /proc/mounts"
+serves /proc/mounts
+echo content >"$work/odd, name\\with=all/file"
+mount_with "$work/odd, name\\with=all" "$mnt"
+assert_equal "$(printf '%s' "$work/odd, name\\with=all" | sed 's/\\/\\134/g; s/ /\\040/g')" \
+	"$(awk -v point="$mnt" '$2 == point { print $1 }' /proc/mounts)" "source with odd signs in /proc/mounts"
+serves "a folder with odd signs in its name"
+
+# With all the options that the environment wants, by the road of the other tests
+mount_start_daemon flush=10ms
+serves "MMAPFS_OPTIONS=${MMAPFS_OPTIONS-}"
+
+# BACKING over itself: the tree is reached through descriptors that were opened before
+mnt=$backing
+mount_with "$backing" "$backing"
+assert_equal content "$(cat "$backing/file")" "the file, with the mount over its own folder"
+echo new >"$backing/inside/new"
+ln "$backing/inside/new" "$backing/linked"
+mv "$backing/inside/new" "$backing/moved"
+printf more >>"$backing/file"
+assert_equal "file, inside, linked, moved" "$(ls -m "$backing")" "the mount over its own folder"
+assert_equal new "$(cat "$backing/moved")" "a file made in the mount over its own folder"
+rm "$backing/linked"
+mount_stop
+assert_equal $'content\nmore' "$(cat "$backing/file")" "what was written through a mount over its own folder"
+assert_equal "file, inside, moved" "$(ls -m "$backing")" "the folder, uncovered again"
+echo content >"$backing/file"
+rm "$backing/moved"
+mnt=$work/mnt
+
+# ro
+mount_start ro
+echo "content" | cmp - "$mnt/file"
+for command in "touch $mnt/new" "rm $mnt/file" "mkdir $mnt/folder" "mv $mnt/file $mnt/other" \
+	"ln $mnt/file $mnt/other" "truncate -s 0 $mnt/file" "chmod 600 $mnt/file" "touch $mnt/file" \
+	"setfattr -n user.x -v x $mnt/file" "dd if=/dev/null of=$mnt/file conv=notrunc"; do
+	! $command >"$work/out.stdout" 2>"$work/out.stderr" || fail "ro: possible: $command"
+	grep -q 'Read-only file system' "$work/out.stderr" || fail "ro: $command: $(cat "$work/out.stderr")"
+done
+mount_stop
+assert_equal "content file, inside" "$(cat "$backing/file") $(ls -m "$backing")" "the folder after ro"
+
+# No time-outs: a change made behind the mount is seen by the next stat
+mount_start attr_timeout=0,entry_timeout=0
+for ((i = 1; i <= 20; i++)); do
+	truncate -s "$i" "$backing/grows"
+	assert_equal "$i" "$(stat -c %s "$mnt/grows")" "size, with attr_timeout=0"
+	mv "$backing/grows" "$backing/renamed"
+	! stat "$mnt/grows" >/dev/null 2>&1 || fail "a name that is gone, with entry_timeout=0"
+	mv "$backing/renamed" "$backing/grows"
+done
+mount_stop
