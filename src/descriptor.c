@@ -188,6 +188,16 @@ int node_descriptor_give_pinned(struct nodes *nodes, struct node *node, int desc
 	return install(nodes, node, descriptor, true, false);
 }
 
+bool node_descriptor_is_kept(struct nodes *nodes, struct node *node)
+{
+	bool kept;
+
+	pthread_mutex_lock(&nodes->descriptor_lock);
+	kept = node->keep;
+	pthread_mutex_unlock(&nodes->descriptor_lock);
+	return kept;
+}
+
 bool node_descriptor_unkeep(struct nodes *nodes, struct node *node)
 {
 	bool kept;

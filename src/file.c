@@ -140,7 +140,9 @@ static struct file *file_of_node(struct files *files, struct node *node, bool ma
 	for (;;) {
 		pthread_mutex_lock(&files->lock);
 		file = node->file;
-		full = !fresh && files->nodes->held >= files->nodes->room;
+		/* A kept descriptor has a place, which the file will take over. */
+		full = !fresh && files->nodes->held >= files->nodes->room &&
+		       !node_descriptor_is_kept(files->nodes, node);
 		many = !fresh && files->count >= files->limit;
 		if (file) {
 			reference_locked(files, file);

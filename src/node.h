@@ -129,7 +129,10 @@ void node_descriptor_give(struct nodes *nodes, struct node *node, int descriptor
 /* The same, and pins whichever the node has then. */
 int node_descriptor_give_pinned(struct nodes *nodes, struct node *node, int descriptor);
 
-/* Whether the node's descriptor is kept; it is no longer: something else leads to the node now. */
+/* Whether the node's descriptor is kept, and so has its place in the room. */
+bool node_descriptor_is_kept(struct nodes *nodes, struct node *node);
+
+/* The same; it is no longer kept: something else leads to the node now. */
 bool node_descriptor_unkeep(struct nodes *nodes, struct node *node);
 
 /* Closes the descriptor of a node that is about to be freed. */
