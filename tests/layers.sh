@@ -12,31 +12,35 @@ complain() {
 	status=1
 }
 
-found=$(grep -nE '\b(mmap|mmap64|mremap|munmap|msync|fdatasync|sync_file_range|syncfs)[[:space:]]*\(' \
-	"$srcdir"/src/*.[ch])
+# What the objects call, and which headers they were made of, is what counts: names can be hidden from
+# a search of the text.
+objects=(src/mmapfs-*.o)
+sources=("$srcdir"/src/*.c)
+[ "${#objects[@]}" -eq "${#sources[@]}" ] && [ -e "${objects[0]}" ] ||
+	complain "${#sources[@]} sources in src/, but these objects" "${objects[*]}"
+mapping='mmap|mmap64|mremap|munmap|msync'
+syncing='fdatasync|sync_file_range|syncfs|sync'
+found=$(nm -A -u "${objects[@]}" | grep -E " U _*($mapping|$syncing)(@.*)?\$")
 [ -z "$found" ] || complain "src/ maps or syncs by itself" "$found"
-
-for header in "$srcdir"/lib/*.h; do
-	header=${header##*/}
-	[ "$header" = mmapio.h ] && continue
-	found=$(grep -nE "#[[:space:]]*include[[:space:]]*([<\"](\.\./)*lib/|<$header)" "$srcdir"/src/*.[ch])
-	[ -z "$found" ] || complain "src/ includes a private header of lib/" "$found"
-	# By its bare name it would be lib/'s only if src/ had none of that name.
-	[ -e "$srcdir/src/$header" ] && continue
-	found=$(grep -nE "#[[:space:]]*include[[:space:]]*\"$header\"" "$srcdir"/src/*.[ch])
-	[ -z "$found" ] || complain "src/ includes a private header of lib/" "$found"
+# Folders are no files of the library's.
+found=$(nm -A -u "${objects[@]}" | grep -E ' U fsync(@.*)?$' | grep -v '^src/mmapfs-flusher\.o:')
+[ -z "$found" ] || complain "src/ syncs elsewhere than in flusher.c" "$found"
+found=$(grep -nE "\b(SYS|__NR)_(${mapping//64/2}|$syncing|fsync)\b" "$srcdir"/src/*.[ch])
+[ -z "$found" ] || complain "src/ maps or syncs by system calls of its own" "$found"
+for object in "${objects[@]}"; do
+	dependencies=src/.deps/$(basename "$object" .o).Po
+	found=$(tr -s ' \\:' '\n' <"$dependencies" | grep -E '(^|/)lib/[^/]*\.[ch]$' | grep -v '/lib/mmapio\.h$')
+	[ -z "$found" ] || complain "$object includes a private file of lib/" "$found"
 done
 
 found=$(grep -niE '\bfuse' "$srcdir"/lib/*.[ch])
 [ -z "$found" ] || complain "lib/ speaks of FUSE" "$found"
 
-if [ -e .libs/libmmapio.so ]; then
-	exported=$(nm -D --defined-only .libs/libmmapio.so | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort)
-	mapped=$(sed -n 's/^[[:space:]]*\(mmapio_[a-z_]*\);$/\1/p' "$srcdir/lib/mmapio.map" | sort)
-	declared=$(sed -nE 's/^[a-z].*[ *](mmapio_[a-z_]+)\(.*/\1/p' "$srcdir/lib/mmapio.h" | sort)
-	[ "$exported" = "$mapped" ] || complain "exports differ from lib/mmapio.map" \
-		"$(diff <(echo "$exported") <(echo "$mapped"))"
-	[ "$declared" = "$mapped" ] || complain "lib/mmapio.h differs from lib/mmapio.map" \
-		"$(diff <(echo "$declared") <(echo "$mapped"))"
-fi
+exported=$(nm -D --defined-only .libs/libmmapio.so | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort)
+mapped=$(sed -n 's/^[[:space:]]*\(mmapio_[a-z_]*\);$/\1/p' "$srcdir/lib/mmapio.map" | sort)
+declared=$(sed -nE 's/^[a-z].*[ *](mmapio_[a-z_]+)\(.*/\1/p' "$srcdir/lib/mmapio.h" | sort)
+[ "$exported" = "$mapped" ] || complain "exports differ from lib/mmapio.map" \
+	"$(diff <(echo "$exported") <(echo "$mapped"))"
+[ "$declared" = "$mapped" ] || complain "lib/mmapio.h differs from lib/mmapio.map" \
+	"$(diff <(echo "$declared") <(echo "$mapped"))"
 exit $status
