@@ -249,6 +249,7 @@ static bool store_wanted(struct mmapio_file *file, uint64_t offset, size_t lengt
 
 ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buffer, size_t length)
 {
+	uint64_t failures = flush_failures(file);
 	struct pin_slot *slot;
 	struct region *region = NULL;
 	ssize_t count;
@@ -292,7 +293,7 @@ ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buff
 	}
 	if (count <= 0)
 		return count;
-	error = flush_commit(file, offset, offset + (size_t)count, stored);
+	error = flush_commit(file, offset, offset + (size_t)count, stored, failures);
 	return error ? error : count;
 }
 
@@ -300,6 +301,7 @@ ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct m
 		    uint64_t target_offset, size_t length)
 {
 	off_t from = (off_t)source_offset, to = (off_t)target_offset;
+	uint64_t failures = flush_failures(target);
 	ssize_t count;
 	int error;
 
@@ -318,6 +320,6 @@ ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct m
 	pthread_mutex_unlock(&target->size_lock);
 	if (count <= 0)
 		return count;
-	error = flush_commit(target, target_offset, (uint64_t)to, false);
+	error = flush_commit(target, target_offset, (uint64_t)to, false, failures);
 	return error ? error : count;
 }

@@ -158,8 +158,13 @@ void mmapio_file_unref(struct mmapio_file *file)
 	if (!file || atomic_fetch_sub(&file->references, 1) != 1)
 		return;
 	/* With a delay the flusher held a reference as long as anything was due. */
-	if ((file->policy.bytes || file->policy.writes) && mmapio_is_dirty(file))
+	if ((file->policy.bytes || file->policy.writes) && mmapio_is_dirty(file)) {
+		/* on_error may use the file, and take references of its own. */
+		atomic_store(&file->references, 1);
 		(void)!mmapio_flush(file);
+		if (atomic_fetch_sub(&file->references, 1) != 1)
+			return;
+	}
 	flush_times(file);
 	close(file->fd);
 	file->fd = -1;
@@ -221,8 +226,9 @@ int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 		if (dup3(fd, file->fd, O_CLOEXEC) < 0) {
 			error = -errno;
 		} else {
+			/* Who sees the mode must not get a region that cannot be written. */
+			mapping_renew_locked(file, MMAPIO_READ_WRITE);
 			atomic_store(&file->mode, MMAPIO_READ_WRITE);
-			mapping_renew_locked(file);
 		}
 	}
 	pthread_mutex_unlock(&file->size_lock);
@@ -261,6 +267,13 @@ void size_grown_locked(struct mmapio_file *file, uint64_t end)
 		atomic_store(&file->size, end);
 }
 
+uint64_t size_held_locked(const struct mmapio_file *file)
+{
+	uint64_t size = atomic_load(&file->size), shrinking = atomic_load(&file->shrinking_from);
+
+	return size > shrinking ? size : shrinking;
+}
+
 /* Adopts the size that the file has. size_lock is held. 0 or negative errno. */
 static int size_adopt_locked(struct mmapio_file *file, struct stat *st)
 {
@@ -293,8 +306,10 @@ int mmapio_file_refresh(struct mmapio_file *file, struct stat *out)
 		error = size_adopt_locked(file, &st);
 		pthread_mutex_unlock(&file->size_lock);
 	}
-	if (!error && out)
+	if (!error && out) {
+		flush_times_seen(file, &st);
 		*out = st;
+	}
 	return error;
 }
 
@@ -328,18 +343,21 @@ static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t d
 	pthread_mutex_lock(&file->size_lock);
 	if (!error && ftruncate(file->fd, (off_t)size))
 		error = -errno;
+	if (!error) {
+		/* Others may have made it shorter than that meanwhile. */
+		atomic_store(&file->size, size);
+		flush_truncated(file, size);
+	}
 	atomic_store(&file->shrinking_from, 0);
 	if (error)
 		(void)!size_adopt_locked(file, &st);
-	else
-		flush_truncated(file, size);
 	pthread_cond_broadcast(&file->shrink_over);
 	return error;
 }
 
 int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout_ns)
 {
-	uint64_t deadline = UINT64_MAX;
+	uint64_t deadline = UINT64_MAX, failures = flush_failures(file);
 	int error;
 
 	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE)
@@ -363,11 +381,12 @@ int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout
 			size_grown_locked(file, size);
 	}
 	pthread_mutex_unlock(&file->size_lock);
-	return error ? error : flush_commit(file, size, size, false);
+	return error ? error : flush_commit(file, size, size, false, failures);
 }
 
 int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, uint64_t length)
 {
+	uint64_t failures = flush_failures(file);
 	struct stat st;
 	int error = 0;
 
@@ -386,5 +405,5 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 	pthread_mutex_unlock(&file->dirty_lock);
 	(void)!size_adopt_locked(file, &st);
 	pthread_mutex_unlock(&file->size_lock);
-	return error ? error : flush_commit(file, offset, offset, false);
+	return error ? error : flush_commit(file, offset, offset, false, failures);
 }

@@ -81,13 +81,17 @@ struct mmapio_file {
 	struct region *retired;	     /* pin_lock */
 
 	pthread_mutex_t dirty_lock;
+	_Atomic uint64_t failures; /* written under dirty_lock: syncs that failed */
 	/* All of these: dirty_lock. */
 	struct range_set dirty;
 	struct range_set failed;    /* in doubt since a sync failed */
-	struct range_set anew;	    /* written since failed was no longer empty */
-	int failed_error;	    /* positive errno; 0 while failed is empty */
-	bool syncing;		    /* a system call for what is in flight is under way */
+	struct range_set anew;	    /* written since failed was no longer empty; never too much */
 	bool inode_dirty;	    /* size or allocation changed since the last sync */
+	bool inode_failed;	    /* such a change is in doubt */
+	bool inode_anew;	    /* anything was changed, and so the inode, since it is in doubt */
+	int failed_error;	    /* positive errno; 0 while nothing is in doubt */
+	int last_error;		    /* positive errno of the last sync that failed */
+	bool syncing;		    /* a system call for what is in flight is under way */
 	uint64_t writes;	    /* since the last flush of the whole file */
 	struct range_set allocated; /* known not to be holes; may be less than there is */
 	struct range_set resident;  /* were in memory at resident_since, or a little later */
@@ -124,6 +128,9 @@ void file_destroy(struct mmapio_file *file);
 /* file.c: the file has grown to end, or was that long already. size_lock is held. */
 void size_grown_locked(struct mmapio_file *file, uint64_t end);
 
+/* file.c: how far slices that are held may reach. size_lock is held. */
+uint64_t size_held_locked(const struct mmapio_file *file);
+
 /* mapping.c */
 
 /*
@@ -133,8 +140,8 @@ void size_grown_locked(struct mmapio_file *file, uint64_t end);
 int mapping_reach(struct mmapio_file *file, uint64_t end);
 int mapping_reach_locked(struct mmapio_file *file, uint64_t end);
 
-/* Replaces the region by one that fits the present mode, or by none. size_lock is held. */
-void mapping_renew_locked(struct mmapio_file *file);
+/* Replaces the region, if there is one, by one that fits mode, or by none. size_lock is held. */
+void mapping_renew_locked(struct mmapio_file *file, enum mmapio_mode mode);
 
 void region_free(struct region *region);
 
@@ -164,17 +171,26 @@ void pin_close(struct mmapio_file *file);
 
 /* flush.c */
 
+/* How many syncs have failed. To be asked before bytes are changed, and told to flush_commit(). */
+uint64_t flush_failures(struct mmapio_file *file);
+
 /*
  * Says that [start, end) was changed (start == end: nothing but size or allocation), by a store
  * into the mapping or otherwise, and does what the policy wants. 0 or the error of a flush.
+ * failures: what flush_failures() said before. If a sync has failed since, it may have been these
+ * bytes that it could not write: they are in doubt.
  */
-int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool stored);
+int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool stored,
+		 uint64_t failures);
 
 /* Forgets what lies beyond a new, smaller size. Takes dirty_lock. */
 void flush_truncated(struct mmapio_file *file, uint64_t size);
 
 /* Moves mtime and ctime if stores have yet to. Takes dirty_lock. */
 void flush_times(struct mmapio_file *file);
+
+/* Somebody is told of these times: the next store must lead to others. Takes dirty_lock. */
+void flush_times_seen(struct mmapio_file *file, const struct stat *st);
 
 /* What is due now, called by the flusher. Returns when the file is due again, 0: not. */
 uint64_t flush_run(struct mmapio_file *file, uint64_t now);

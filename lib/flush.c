@@ -63,6 +63,14 @@ void flush_times(struct mmapio_file *file)
 	pthread_mutex_unlock(&file->dirty_lock);
 }
 
+void flush_times_seen(struct mmapio_file *file, const struct stat *st)
+{
+	pthread_mutex_lock(&file->dirty_lock);
+	if (!file->times_stale)
+		file->times_left = st->st_mtim;
+	pthread_mutex_unlock(&file->dirty_lock);
+}
+
 /* When the file is next due for the flusher; 0: never. */
 static uint64_t next_due_locked(const struct mmapio_file *file)
 {
@@ -81,7 +89,19 @@ static bool cancel_locked(struct mmapio_file *file)
 	return file->flusher && next_due_locked(file) == 0 && flusher_cancel(file->flusher, file);
 }
 
-int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool stored)
+uint64_t flush_failures(struct mmapio_file *file)
+{
+	return atomic_load(&file->failures);
+}
+
+/* Whether any bytes, or the inode, are in doubt. */
+static bool in_doubt_locked(const struct mmapio_file *file)
+{
+	return file->inode_failed || !range_set_empty(&file->failed);
+}
+
+int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool stored,
+		 uint64_t failures)
 {
 	const struct mmapio_policy *policy = &file->policy;
 	uint64_t due = 0;
@@ -91,8 +111,16 @@ int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool st
 	if (start == end)
 		file->inode_dirty = true;
 	range_set_add(&file->dirty, start, end);
-	if (!range_set_empty(&file->failed))
-		range_set_add(&file->anew, start, end);
+	if (failures == atomic_load(&file->failures)) {
+		if (!range_set_empty(&file->failed))
+			range_set_add_exactly(&file->anew, start, end);
+		file->inode_anew = file->inode_failed;
+	} else {
+		/* Written before, or while, a sync failed, which took no notice of it. */
+		range_set_add(&file->failed, start, end);
+		file->inode_failed |= start == end;
+		file->failed_error = file->last_error;
+	}
 	file->writes++;
 	full = policy->always || (policy->bytes && file->dirty.bytes >= policy->bytes) ||
 	       (policy->writes && file->writes >= policy->writes);
@@ -120,9 +148,11 @@ void flush_truncated(struct mmapio_file *file, uint64_t size)
 	range_set_remove(&file->failed, size, UINT64_MAX);
 	range_set_remove(&file->anew, size, UINT64_MAX);
 	range_set_remove(&file->allocated, size, UINT64_MAX);
-	if (range_set_empty(&file->failed))
+	if (!in_doubt_locked(file))
 		file->failed_error = 0;
-	file->inode_dirty = true;
+	/* What is read-only is nobody's to sync. */
+	if (atomic_load(&file->mode) == MMAPIO_READ_WRITE)
+		file->inode_dirty = true;
 	pthread_mutex_unlock(&file->dirty_lock);
 }
 
@@ -149,9 +179,9 @@ static void report_error(struct mmapio_file *file, const struct range_set *doubt
 		file->on_error(file->context, range->start, range->end - range->start, error);
 }
 
-/* Moves to target what of source lies in [start, end). */
+/* Moves to target what of source lies in [start, end); exactly: what there is no memory for is lost. */
 static void range_set_take(struct range_set *target, struct range_set *source, uint64_t start,
-			   uint64_t end)
+			   uint64_t end, bool exactly)
 {
 	const struct range *range;
 
@@ -159,7 +189,10 @@ static void range_set_take(struct range_set *target, struct range_set *source, u
 		uint64_t from = range->start > start ? range->start : start;
 		uint64_t to = range->end < end ? range->end : end;
 
-		range_set_add(target, from, to);
+		if (exactly)
+			range_set_add_exactly(target, from, to);
+		else
+			range_set_add(target, from, to);
 		range_set_remove(source, from, to);
 		start = to;
 	}
@@ -178,7 +211,7 @@ static int sync_call(struct mmapio_file *file, uint64_t start, uint64_t end, enu
 	int result;
 
 	/* Where it cannot be mapped, or is shorter now, the whole file. */
-	if (call == SYNC_RANGE &&
+	if (call == SYNC_RANGE && end - start <= SIZE_MAX &&
 	    mmapio_slice_get(file, start, (size_t)(end - start), &slice) == 0) {
 		result = msync((void *)slice.data, slice.length, MS_SYNC) ? errno : 0;
 		mmapio_slice_put(&slice);
@@ -188,37 +221,59 @@ static int sync_call(struct mmapio_file *file, uint64_t start, uint64_t end, enu
 	return result ? errno : 0;
 }
 
-/* What a sync did to the bytes that were in flight. Returns what flushing [start, end) returns. */
-static int sync_settle_locked(struct mmapio_file *file, uint64_t start, uint64_t end, int error,
+/* What a sync is about: taken from the file under dirty_lock when it begins. */
+struct sync {
+	uint64_t start, end;
+	bool whole;
+	bool inode;	 /* a change of size or allocation is in flight */
+	bool inode_anew; /* the inode has been changed since it was in doubt */
+};
+
+/*
+ * What a sync did to the bytes that were in flight. Returns what flushing the range returns. With an
+ * error size_lock is held, so that nothing is cut off meanwhile.
+ */
+static int sync_settle_locked(struct mmapio_file *file, const struct sync *sync, int error,
 			      struct range_set *doubt)
 {
 	const struct range *failed;
 
 	if (error) {
 		/* The descriptor tells of any write that failed since it was last asked, the
-		 * kernel's own included: so what is dirty outside the range is in doubt as well. */
+		 * kernel's own included: so what is dirty outside the range is in doubt as well.
+		 * What has been cut off meanwhile is nobody's any more. */
 		range_set_merge(doubt, &file->in_flight);
 		range_set_merge(doubt, &file->dirty);
+		range_set_remove(doubt, size_held_locked(file), UINT64_MAX);
 		range_set_merge(&file->failed, doubt);
 		range_set_clear(&file->anew);
-		if (!range_set_empty(&file->failed))
+		file->inode_failed |= sync->inode || file->inode_dirty;
+		file->inode_anew = false;
+		file->last_error = error;
+		if (in_doubt_locked(file))
 			file->failed_error = error;
+		atomic_fetch_add(&file->failures, 1);
 		return -error;
 	}
 	range_set_subtract(&file->failed, &file->in_flight_anew);
-	if (range_set_empty(&file->failed)) {
-		file->failed_error = 0;
+	if (range_set_empty(&file->failed))
 		range_set_clear(&file->anew);
-	}
-	failed = range_set_next(&file->failed, start);
-	return failed && failed->start < end ? -file->failed_error : 0;
+	if (sync->inode_anew)
+		file->inode_failed = false;
+	if (!in_doubt_locked(file))
+		file->failed_error = 0;
+	if (sync->whole)
+		return -file->failed_error;
+	failed = range_set_next(&file->failed, sync->start);
+	return failed && failed->start < sync->end ? -file->failed_error : 0;
 }
 
 /* Syncs [start, end); with force also where nothing is known to be dirty. */
 static int sync_file(struct mmapio_file *file, uint64_t start, uint64_t end, enum sync_call call,
 		     bool force)
 {
-	bool needed, cancelled, whole = call != SYNC_RANGE;
+	struct sync sync = {.start = start, .end = end, .whole = call != SYNC_RANGE};
+	bool needed, cancelled;
 	struct range_set doubt;
 	int error = 0, result;
 
@@ -226,28 +281,33 @@ static int sync_file(struct mmapio_file *file, uint64_t start, uint64_t end, enu
 	pthread_mutex_lock(&file->sync_lock);
 	flush_times(file);
 	pthread_mutex_lock(&file->dirty_lock);
-	range_set_take(&file->in_flight, &file->dirty, start, end);
-	range_set_take(&file->in_flight_anew, &file->anew, start, end);
-	needed = force || !range_set_empty(&file->in_flight) || !range_set_empty(&file->failed) ||
-		 (whole && file->inode_dirty);
-	if (whole) {
+	range_set_take(&file->in_flight, &file->dirty, start, end, false);
+	range_set_take(&file->in_flight_anew, &file->anew, start, end, true);
+	if (sync.whole) {
+		sync.inode = file->inode_dirty;
+		sync.inode_anew = file->inode_anew;
 		file->writes = 0;
-		file->inode_dirty = false;
+		file->inode_dirty = file->inode_anew = false;
 		file->flush_due = 0;
 	}
+	needed = force || !range_set_empty(&file->in_flight) || sync.inode || in_doubt_locked(file);
 	file->syncing = needed;
 	pthread_mutex_unlock(&file->dirty_lock);
 
 	if (needed)
 		error = sync_call(file, start, end, call);
 
+	if (error)
+		pthread_mutex_lock(&file->size_lock);
 	pthread_mutex_lock(&file->dirty_lock);
-	result = sync_settle_locked(file, start, end, error, &doubt);
+	result = sync_settle_locked(file, &sync, error, &doubt);
 	range_set_clear(&file->in_flight);
 	range_set_clear(&file->in_flight_anew);
 	file->syncing = false;
 	cancelled = cancel_locked(file);
 	pthread_mutex_unlock(&file->dirty_lock);
+	if (error)
+		pthread_mutex_unlock(&file->size_lock);
 	pthread_mutex_unlock(&file->sync_lock);
 
 	if (error)
@@ -266,8 +326,8 @@ void mmapio_discard(struct mmapio_file *file)
 	range_set_clear(&file->dirty);
 	range_set_clear(&file->failed);
 	range_set_clear(&file->anew);
+	file->inode_dirty = file->inode_failed = file->inode_anew = false;
 	file->failed_error = 0;
-	file->inode_dirty = false;
 	file->writes = 0;
 	file->times_stale = false;
 	file->flush_due = file->times_due = 0;
@@ -288,8 +348,14 @@ int mmapio_flush_range(struct mmapio_file *file, uint64_t offset, uint64_t lengt
 {
 	uint64_t size = atomic_load(&file->size), start, end;
 
-	if (offset > size || length > size - offset)
-		return -ERANGE;
+	if (offset > size || length > size - offset) {
+		/* What a slice holds is inside until the slice is released. */
+		pthread_mutex_lock(&file->size_lock);
+		size = size_held_locked(file);
+		pthread_mutex_unlock(&file->size_lock);
+		if (offset > size || length > size - offset)
+			return -ERANGE;
+	}
 	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE || length == 0)
 		return 0;
 	start = round_down(offset, page_size());

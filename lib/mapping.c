@@ -40,9 +40,9 @@ void region_free(struct region *region)
 	}
 }
 
-static int region_new(struct mmapio_file *file, uint64_t length, struct region **out)
+static int region_new(struct mmapio_file *file, enum mmapio_mode mode, uint64_t length,
+		      struct region **out)
 {
-	int mode = atomic_load(&file->mode);
 	int protection = mode == MMAPIO_READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE;
 	/* A private mapping is not charged in advance, else one of a large file would be refused.
 	 */
@@ -68,19 +68,19 @@ static int region_new(struct mmapio_file *file, uint64_t length, struct region *
 	return 0;
 }
 
-static int region_publish_locked(struct mmapio_file *file)
+static int region_publish_locked(struct mmapio_file *file, enum mmapio_mode mode)
 {
 	uint64_t size = round_up(atomic_load(&file->size), page_size());
 	uint64_t reserve = size > RESERVE_MIN ? size : RESERVE_MIN;
 	struct region *region, *old = atomic_load(&file->region);
 	int error = -ENOMEM;
 
-	if (atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE)
+	if (mode == MMAPIO_COPY_ON_WRITE)
 		reserve = size ? 0 : page_size();
 	if (size <= INT64_MAX - reserve)
-		error = region_new(file, size + reserve, &region);
+		error = region_new(file, mode, size + reserve, &region);
 	if (error == -ENOMEM && reserve && size)
-		error = region_new(file, size, &region);
+		error = region_new(file, mode, size, &region);
 	if (error) {
 		if (error == -ENODEV)
 			atomic_store(&file->unmappable, true);
@@ -100,7 +100,7 @@ int mapping_reach_locked(struct mmapio_file *file, uint64_t end)
 		return -ERANGE;
 	if (region && region->length >= end)
 		return 0;
-	return region_publish_locked(file);
+	return region_publish_locked(file, (enum mmapio_mode)atomic_load(&file->mode));
 }
 
 int mapping_reach(struct mmapio_file *file, uint64_t end)
@@ -115,11 +115,11 @@ int mapping_reach(struct mmapio_file *file, uint64_t end)
 	return error;
 }
 
-void mapping_renew_locked(struct mmapio_file *file)
+void mapping_renew_locked(struct mmapio_file *file, enum mmapio_mode mode)
 {
 	struct region *old = atomic_load(&file->region);
 
-	if (old && region_publish_locked(file)) {
+	if (old && region_publish_locked(file, mode)) {
 		/* The next slice tries again. */
 		atomic_store(&file->region, NULL);
 		pin_retire(file, old);

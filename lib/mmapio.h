@@ -285,6 +285,7 @@ struct mmapio_slice_mut {
 	uint64_t offset;
 	struct mmapio_file *file; /* private */
 	void *pin;		  /* private */
+	uint64_t failures;	  /* private */
 };
 
 /*
@@ -307,14 +308,16 @@ void mmapio_slice_put(struct mmapio_slice *slice) MMAPIO_NONNULL(1);
 void mmapio_slice_put_mut(struct mmapio_slice_mut *slice) MMAPIO_NONNULL(1);
 
 /*
- * Says that [offset, offset + length) has been stored to through a mutable slice: the bytes are
- * dirty from now on, and the flush policy applies to them. May be called with the slice held, and
- * should be, since only that keeps the range inside the file. On a copy-on-write file it does
- * nothing.
- * 0; -ERANGE: outside the file; -EBADF: read-only; or the error of a flush that the policy asked
- * for, the bytes then being dirty or in doubt (see mmapio_flush()).
+ * Says that length bytes at offset of the slice, counted from its start, have been stored to: they
+ * are dirty from now on, and the flush policy applies to them. The slice must be held; no two
+ * threads may commit one slice at once. If a sync of the file has failed since the slice was taken,
+ * or last committed, the bytes may have been what failed, and are in doubt at once (see
+ * mmapio_flush()): to write them anew, store them once more and commit again. On a copy-on-write
+ * file nothing happens.
+ * 0; -ERANGE: outside the slice; or the error of a flush that the policy asked for, the bytes then
+ * being dirty or in doubt.
  */
-int mmapio_commit(struct mmapio_file *file, uint64_t offset, uint64_t length) MMAPIO_MUST_CHECK
+int mmapio_commit(struct mmapio_slice_mut *slice, size_t offset, size_t length) MMAPIO_MUST_CHECK
 	MMAPIO_NONNULL(1);
 
 /* --- Copies ----------------------------------------------------------------------------------- */
@@ -378,7 +381,8 @@ void mmapio_guard_remove(void);
  * An error stays: the bytes that were in flight when a sync failed are in doubt until they have
  * been written anew and synced, because the kernel may have marked their pages as clean, and would
  * report success the next time (fsync(2), "NOTES"). Until then every flush of them returns the
- * error.
+ * error. A change of size or allocation that was in flight is in doubt in the same way, for flushes
+ * of the whole file, until the file has been changed once more and synced.
  *
  * On read-only and copy-on-write files it does nothing and returns 0.
  */

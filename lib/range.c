@@ -65,7 +65,7 @@ static struct range *range_find(const struct range_set *set, uint64_t position, 
 	return found;
 }
 
-void range_set_add(struct range_set *set, uint64_t start, uint64_t end)
+static void range_add(struct range_set *set, uint64_t start, uint64_t end, bool exactly)
 {
 	struct range *range, *next;
 
@@ -81,6 +81,8 @@ void range_set_add(struct range_set *set, uint64_t start, uint64_t end)
 			set->bytes += end - start;
 			return;
 		}
+		if (exactly)
+			return;
 		/* No memory: a neighbour takes the gap as well. The tree is not empty, since an
 		 * empty set has its first range. */
 		if (!range)
@@ -105,6 +107,16 @@ void range_set_add(struct range_set *set, uint64_t start, uint64_t end)
 		RB_REMOVE(range_tree, &set->tree, next);
 		range_free(set, next);
 	}
+}
+
+void range_set_add(struct range_set *set, uint64_t start, uint64_t end)
+{
+	range_add(set, start, end, false);
+}
+
+void range_set_add_exactly(struct range_set *set, uint64_t start, uint64_t end)
+{
+	range_add(set, start, end, true);
 }
 
 void range_set_remove(struct range_set *set, uint64_t start, uint64_t end)

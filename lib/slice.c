@@ -71,7 +71,9 @@ int mmapio_slice_get_mut(struct mmapio_file *file, uint64_t offset, size_t lengt
 		return -EBADF;
 	error = slice_take(file, offset, length, &data, &pin);
 	if (!error)
-		*slice = (struct mmapio_slice_mut){data, length, offset, file, pin};
+		*slice = (struct mmapio_slice_mut){
+			data, length, offset, file, pin, flush_failures(file),
+		};
 	return error;
 }
 
@@ -93,21 +95,16 @@ void mmapio_slice_put_mut(struct mmapio_slice_mut *slice)
 	*slice = (struct mmapio_slice_mut){0};
 }
 
-int mmapio_commit(struct mmapio_file *file, uint64_t offset, uint64_t length)
+int mmapio_commit(struct mmapio_slice_mut *slice, size_t offset, size_t length)
 {
-	uint64_t size = atomic_load(&file->size), shrinking = atomic_load(&file->shrinking_from);
+	struct mmapio_file *file = slice->file;
+	uint64_t start = slice->offset + offset, failures = slice->failures;
 
-	/* What a slice still holds is inside the file until the slice is released. */
-	if (size < shrinking)
-		size = shrinking;
-	if (offset > size || length > size - offset)
+	if (offset > slice->length || length > slice->length - offset)
 		return -ERANGE;
-	switch (atomic_load(&file->mode)) {
-	case MMAPIO_READ_ONLY:
-		return -EBADF;
-	case MMAPIO_COPY_ON_WRITE:
+	if (length == 0 || atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE)
 		return 0;
-	default:
-		return length ? flush_commit(file, offset, offset + length, true) : 0;
-	}
+	/* What is stored from here on is not what an earlier sync failed with. */
+	slice->failures = flush_failures(file);
+	return flush_commit(file, start, start + length, true, failures);
 }

@@ -80,9 +80,9 @@ static void file_close(struct file *file)
 /*
  * Gives back a reference. close_idle: the file is to go if nobody else uses it, or has written to
  * it since it was synced; that, and a file that could not be opened, is the only way out of the
- * cache.
+ * cache. Whether it went.
  */
-static void dereference(struct files *files, struct file *file, bool close_idle)
+static bool dereference(struct files *files, struct file *file, bool close_idle)
 {
 	bool gone;
 
@@ -98,29 +98,40 @@ static void dereference(struct files *files, struct file *file, bool close_idle)
 	pthread_mutex_unlock(&files->lock);
 	if (gone)
 		file_close(file);
+	return gone;
 }
 
-/* Syncs and closes the file that has been idle for the longest time. Whether there was one. */
+/*
+ * Syncs and closes the file that has been idle for the longest time, or the next one if that cannot
+ * go. Each gets one try, so that this ends. Whether one went.
+ */
 static bool evict_one(struct files *files)
 {
 	struct file *file;
+	unsigned int tries;
 	int error;
 
 	pthread_mutex_lock(&files->lock);
-	file = TAILQ_FIRST(&files->idle);
-	if (file)
-		reference_locked(files, file);
+	tries = files->count;
 	pthread_mutex_unlock(&files->lock);
-	if (!file)
-		return false;
-	error = mmapio_flush(file->mapped);
-	if (error) {
+	for (; tries > 0; tries--) {
 		pthread_mutex_lock(&files->lock);
-		file->failed = true;
+		file = TAILQ_FIRST(&files->idle);
+		if (file)
+			reference_locked(files, file);
 		pthread_mutex_unlock(&files->lock);
+		if (!file)
+			return false;
+		error = mmapio_flush(file->mapped);
+		if (error) {
+			pthread_mutex_lock(&files->lock);
+			file->failed = true;
+			pthread_mutex_unlock(&files->lock);
+		}
+		if (dereference(files, file, true))
+			return true;
 	}
-	dereference(files, file, true);
-	return true;
+	return false;
 }
 
 bool files_make_room(struct files *files)

@@ -27,7 +27,7 @@ static void change(struct mmapio_file *file, enum change how, uint64_t offset, s
 	}
 	ck_assert_int_eq(mmapio_slice_get_mut(file, offset, length, &slice), 0);
 	test_fill(slice.data, offset, length);
-	ck_assert_int_eq(mmapio_commit(file, offset, length), 0);
+	ck_assert_int_eq(mmapio_commit(&slice, 0, length), 0);
 	mmapio_slice_put_mut(&slice);
 }
 
@@ -783,7 +783,7 @@ static void *race_writer(void *argument)
 			}
 			THREAD_ASSERT(!mmapio_slice_get_mut(race->file, offset, 8, &slice));
 			memcpy(slice.data, "ABCDEFGH", 8);
-			THREAD_ASSERT(!mmapio_commit(race->file, offset, 8));
+			THREAD_ASSERT(!mmapio_commit(&slice, 0, 8));
 			mmapio_slice_put_mut(&slice);
 		} while (atomic_load(&race->flushing));
 		pthread_barrier_wait(&race->barrier);
@@ -1198,7 +1198,7 @@ START_TEST(error_of_a_policy_is_returned)
 		} else {
 			ck_assert_int_eq(mmapio_slice_get_mut(file, 0, page, &slice), 0);
 			memcpy(slice.data, buffer, page);
-			ck_assert_int_eq(mmapio_commit(file, 0, page), -EIO);
+			ck_assert_int_eq(mmapio_commit(&slice, 0, page), -EIO);
 			mmapio_slice_put_mut(&slice);
 		}
 		ck_assert_uint_ge(errors.calls, 1);

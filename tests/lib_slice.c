@@ -71,9 +71,6 @@ START_TEST(slice_stays_inside_the_file)
 		ck_assert_int_eq(
 			mmapio_slice_get_mut(file, outside[i].offset, outside[i].length, &mut),
 			modes[_i] == MMAPIO_READ_ONLY ? -EBADF : -ERANGE);
-		if (modes[_i] == MMAPIO_READ_WRITE)
-			ck_assert_int_eq(mmapio_commit(file, outside[i].offset, outside[i].length),
-					 -ERANGE);
 	}
 	mmapio_file_unref(file);
 	close(fd);
@@ -92,8 +89,14 @@ START_TEST(empty_slice_is_inside_up_to_the_end)
 
 		mmapio_slice_put(&slice);
 		ck_assert_ptr_null(slice.data);
-		if (modes[_i] == MMAPIO_READ_WRITE)
-			ck_assert_int_eq(mmapio_commit(file, offsets[i], 0), 0);
+		if (modes[_i] != MMAPIO_READ_ONLY) {
+			struct mmapio_slice_mut mut;
+
+			ck_assert_int_eq(mmapio_slice_get_mut(file, offsets[i], 0, &mut), 0);
+			ck_assert_int_eq(mmapio_commit(&mut, 0, 0), 0);
+			ck_assert_int_eq(mmapio_commit(&mut, 0, 1), -ERANGE);
+			mmapio_slice_put_mut(&mut);
+		}
 	}
 	ck_assert_uint_eq(mmapio_dirty_bytes(file), 0);
 	mmapio_file_unref(file);
@@ -140,14 +143,17 @@ START_TEST(mutable_slice_writes_the_file)
 
 	if (modes[_i] == MMAPIO_READ_ONLY) {
 		ck_assert_int_eq(mmapio_slice_get_mut(file, 5000, 4, &slice), -EBADF);
-		ck_assert_int_eq(mmapio_commit(file, 5000, 4), -EBADF);
 	} else {
 		ck_assert_int_eq(mmapio_slice_get_mut(file, 5000, 4, &slice), 0);
 		ck_assert_uint_eq(slice.length, 4);
 		ck_assert_uint_eq(slice.offset, 5000);
 		ck_assert(test_is_pattern(slice.data, 5000, 4));
 		memcpy(slice.data, "abcd", 4);
-		ck_assert_int_eq(mmapio_commit(file, 5000, 4), 0);
+		ck_assert_int_eq(mmapio_commit(&slice, 5, 0), -ERANGE);
+		ck_assert_int_eq(mmapio_commit(&slice, 4, 1), -ERANGE);
+		ck_assert_int_eq(mmapio_commit(&slice, 1, SIZE_MAX), -ERANGE);
+		ck_assert_int_eq(mmapio_commit(&slice, SIZE_MAX, 2), -ERANGE);
+		ck_assert_int_eq(mmapio_commit(&slice, 0, 4), 0);
 		mmapio_slice_put_mut(&slice);
 		ck_assert_int_eq(mmapio_read(file, 5000, buffer, 4), 4);
 		ck_assert_mem_eq(buffer, "abcd", 4);
@@ -485,14 +491,13 @@ START_TEST(holder_goes_on_while_a_shrink_waits)
 	mmapio_slice_put(&slice);
 	ck_assert_int_eq(mmapio_read(file, 5, &byte, 1), 1);
 	test_write_pattern(file, 0, 2 * page);
-	ck_assert_int_eq(mmapio_commit(file, 0, 10), 0);
 	ck_assert_int_eq(mmapio_flush(file), 0);
 	ck_assert_int_eq(mmapio_flush_range(file, 0, 10), 0);
 	ck_assert_int_eq(mmapio_touch(file, 0, 8 * page), 0);
 	switch (_i) {
 	case 1: /* a held slice keeps its range inside the file */
 		memset(held.data, '#', page);
-		ck_assert_int_eq(mmapio_commit(file, 6 * page, page), 0);
+		ck_assert_int_eq(mmapio_commit(&held, 0, page), 0);
 		break;
 	case 2: /* waits for nobody, and must not give the old size back to new slices */
 		ck_assert_int_eq(mmapio_file_refresh(file, &st), 0);

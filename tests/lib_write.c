@@ -129,7 +129,7 @@ static void model_store(struct model *model)
 	random_bytes(model, length);
 	ck_assert_int_eq(mmapio_slice_get_mut(model->file, offset, length, &slice), 0);
 	memcpy(slice.data, model->buffer, length);
-	ck_assert_int_eq(mmapio_commit(model->file, offset, length), 0);
+	ck_assert_int_eq(mmapio_commit(&slice, 0, length), 0);
 	mmapio_slice_put_mut(&slice);
 	memcpy(model->bytes + offset, model->buffer, length);
 }
