@@ -204,6 +204,11 @@ void file_destroy(struct mmapio_file *file)
 	free(file);
 }
 
+static bool is_write_only(int fd)
+{
+	return (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY;
+}
+
 int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 {
 	struct stat st;
@@ -220,7 +225,7 @@ int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 		return -EINVAL;
 
 	pthread_mutex_lock(&file->size_lock);
-	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY) {
+	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY || is_write_only(file->fd)) {
 		/* The same number from now on means the new descriptor, so that whoever is using it
 		 * at this moment is not left with a closed one. */
 		if (dup3(fd, file->fd, O_CLOEXEC) < 0) {
@@ -228,6 +233,7 @@ int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 		} else {
 			/* Who sees the mode must not get a region that cannot be written. */
 			mapping_renew_locked(file, MMAPIO_READ_WRITE);
+			atomic_store(&file->unmappable, false);
 			atomic_store(&file->mode, MMAPIO_READ_WRITE);
 		}
 	}

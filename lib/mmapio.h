@@ -199,9 +199,9 @@ struct mmapio_file *mmapio_file_ref(struct mmapio_file *file) MMAPIO_NONNULL(1);
 void mmapio_file_unref(struct mmapio_file *file);
 
 /*
- * Makes a read-only file read-write, with a descriptor of the same file that was opened for reading
- * and writing. Slices that are held stay valid. Takes ownership of fd on success.
- * 0, also when it is read-write already; -EBADF: a copy-on-write file, or fd is not writable;
+ * Makes a file read-write that was opened for reading or for writing only, with a descriptor of the
+ * same file that was opened for both. Slices that are held stay valid. Takes ownership of fd on
+ * success. 0, also when it is read-write already; -EBADF: a copy-on-write file, or fd is not writable;
  * -EINVAL: fd is another file; -ENOMEM.
  */
 int mmapio_file_make_writable(struct mmapio_file *file, int fd) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);

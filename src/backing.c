@@ -14,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <linux/openat2.h>
@@ -21,6 +22,7 @@
 int backing_open(struct backing *backing, const char *path)
 {
 	struct mount_attr private = {.propagation = MS_PRIVATE};
+	struct identity identity;
 	struct stat st;
 	int plain, clone;
 
@@ -46,8 +48,9 @@ int backing_open(struct backing *backing, const char *path)
 		close(clone);
 	close(plain);
 	backing->descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (backing->root < 0 || backing->descriptors < 0 || fstat(backing->root, &st) ||
-	    !backing_device(backing, st.st_dev, backing->root)) {
+	if (backing->root < 0 || backing->descriptors < 0 ||
+	    backing_identify(backing, backing->root, &identity, &st) ||
+	    !backing_device(backing, &identity, backing->root)) {
 		int error = errno ? -errno : -ENOMEM;
 
 		backing_close(backing);
@@ -83,11 +86,21 @@ void backing_close(struct backing *backing)
 	pthread_mutex_destroy(&backing->lock);
 }
 
+/* Whether a descriptor is of our own mount, or that cannot be told. */
+static bool is_own(struct backing *backing, int descriptor)
+{
+	struct statx stx;
+
+	/* Without AT_STATX_DONT_SYNC, a request to ourselves that nobody may be free to serve. */
+	return statx(descriptor, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) ||
+	       (backing->own_device &&
+		makedev(stx.stx_dev_major, stx.stx_dev_minor) == backing->own_device);
+}
+
 int backing_open_name(struct backing *backing, int folder, const char *name)
 {
 	struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
 			       .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS};
-	struct statx stx;
 	int fd = (int)syscall(SYS_openat2, folder, name, &how, sizeof(how));
 
 	if (fd >= 0)
@@ -97,10 +110,25 @@ int backing_open_name(struct backing *backing, int folder, const char *name)
 	fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	/* Without AT_STATX_DONT_SYNC, a request to ourselves that nobody may be free to serve. */
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) ||
-	    (backing->own_device &&
-	     makedev(stx.stx_dev_major, stx.stx_dev_minor) == backing->own_device)) {
+	if (is_own(backing, fd)) {
+		close(fd);
+		return -ELOOP;
+	}
+	return fd;
+}
+
+int backing_open_path(struct backing *backing, const char *path)
+{
+	struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+	int fd;
+
+	while (*path == '/')
+		path++;
+	fd = (int)syscall(SYS_openat2, backing->root, *path ? path : ".", &how, sizeof(how));
+	if (fd < 0)
+		return -errno;
+	if (is_own(backing, fd)) {
 		close(fd);
 		return -ELOOP;
 	}
@@ -123,13 +151,15 @@ int backing_identify(struct backing *backing, int descriptor, struct identity *i
 	identity->device = st->st_dev;
 	found.handle.handle_bytes = MAX_HANDLE_SZ;
 	if (name_to_handle_at(descriptor, "", &found.handle, &mount_id, AT_EMPTY_PATH) == 0) {
+		identity->mount = (uint64_t)mount_id;
 		identity->type = found.handle.handle_type;
 		identity->length = found.handle.handle_bytes;
 		memcpy(identity->bytes, found.handle.f_handle, identity->length);
 		return 0;
 	}
-	if (statx(descriptor, "", AT_EMPTY_PATH, STATX_BTIME, &stx))
+	if (statx(descriptor, "", AT_EMPTY_PATH, STATX_BTIME | STATX_MNT_ID, &stx))
 		return -errno;
+	identity->mount = stx.stx_mask & STATX_MNT_ID ? stx.stx_mnt_id : 0;
 	identity->type = IDENTITY_INODE;
 	identity->length =
 		sizeof(st->st_ino) + sizeof(stx.stx_btime.tv_sec) + sizeof(stx.stx_btime.tv_nsec);
@@ -141,13 +171,45 @@ int backing_identify(struct backing *backing, int descriptor, struct identity *i
 	return 0;
 }
 
-static struct backing_device *device_find(struct backing *backing, dev_t device)
+static struct backing_device *device_find(struct backing *backing, const struct identity *identity)
 {
 	struct backing_device *found = backing->devices;
 
-	while (found && found->device != device)
+	while (found && (found->device != identity->device || found->mount_id != identity->mount))
 		found = found->next;
 	return found;
+}
+
+#define NUMBER_SHIFT 47
+#define NUMBER_MASK  UINT64_C(0xffff)
+
+/* The bits that tell inode numbers of a new file system from those of the others. */
+static uint64_t number_find_locked(struct backing *backing, dev_t device, int descriptor)
+{
+	struct backing_device *other = backing->devices;
+	struct statfs kind;
+	uint64_t number = device;
+	uint32_t words[2];
+
+	if (!other)
+		return 0; /* BACKING's own */
+	if (fstatfs(descriptor, &kind) == 0) {
+		memcpy(words, &kind.f_fsid, sizeof(words));
+		if (words[0] | words[1])
+			number = (words[0] ^ words[1]) * UINT64_C(0x9e3779b97f4a7c15) >> 48;
+	}
+	while (other) {
+		number = number & NUMBER_MASK ? number & NUMBER_MASK : 1;
+		for (other = backing->devices; other; other = other->next) {
+			if (other->device == device) /* by another mount: the same inodes */
+				return other->number;
+			if (other->number == number << NUMBER_SHIFT) {
+				number++;
+				break;
+			}
+		}
+	}
+	return number << NUMBER_SHIFT;
 }
 
 /* Opens what a handle names, on the file system that mount lies on. */
@@ -168,7 +230,7 @@ static int handle_open(int mount, const struct identity *identity)
 
 int backing_open_identity(struct backing *backing, const struct identity *identity)
 {
-	struct backing_device *device = device_find(backing, identity->device);
+	struct backing_device *device = device_find(backing, identity);
 
 	if (!device || !device->handles_open || identity->type == IDENTITY_INODE)
 		return -EOPNOTSUPP;
@@ -209,21 +271,24 @@ static bool handles_try(struct backing *backing, int mount)
 	return fd >= 0;
 }
 
-struct backing_device *backing_device(struct backing *backing, dev_t device, int descriptor)
+struct backing_device *backing_device(struct backing *backing, const struct identity *identity,
+				      int descriptor)
 {
-	struct backing_device *found = device_find(backing, device);
+	struct backing_device *found = device_find(backing, identity);
 	struct stat st;
 
 	if (found)
 		return found;
 	pthread_mutex_lock(&backing->lock);
-	found = device_find(backing, device);
+	found = device_find(backing, identity);
 	if (found)
 		goto out;
 	found = calloc(1, sizeof(*found));
 	if (!found)
 		goto out;
-	found->device = device;
+	found->device = (dev_t)identity->device;
+	found->mount_id = identity->mount;
+	found->number = number_find_locked(backing, found->device, descriptor);
 	found->mount = -1;
 	/* Nothing but a folder or a regular file may be opened for a look. */
 	if (fstat(descriptor, &st) == 0 && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)))

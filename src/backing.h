@@ -15,10 +15,13 @@
 
 /*
  * Who an object is: its file handle, which is never given to another object as long as the file
- * system lives; without handles inode number and birth time. Compared as bytes.
+ * system lives; without handles inode number and birth time; and the mount that it was reached by,
+ * since a folder that is bound to a second place, perhaps read-only, is another folder there.
+ * Compared as bytes.
  */
 struct identity {
 	uint64_t device;
+	uint64_t mount;
 	uint32_t length; /* of bytes */
 	int32_t type;	 /* of the handle; IDENTITY_INODE: there is none */
 	unsigned char bytes[MAX_HANDLE_SZ];
@@ -31,9 +34,11 @@ static inline size_t identity_size(const struct identity *identity)
 	return offsetof(struct identity, bytes) + identity->length;
 }
 
-/* One file system at or below BACKING. Constant once it is found, and kept to the end. */
+/* One mount of a file system at or below BACKING. Constant once it is found, and kept to the end. */
 struct backing_device {
 	dev_t device;
+	uint64_t mount_id;
+	uint64_t number; /* see backing_number() */
 	int mount; /* a folder or file on it, opened for reading; for open_by_handle_at(2) */
 	bool handles_open; /* open_by_handle_at(2) is allowed and works */
 	struct mmapio_flusher *flusher;
@@ -58,6 +63,9 @@ void backing_stop_flushers(struct backing *backing);
 /* Opens name in folder with O_PATH, never following a link or entering our own mount. */
 int backing_open_name(struct backing *backing, int folder, const char *name);
 
+/* The same for a path from BACKING's root, which may begin with a slash; "" is the root. */
+int backing_open_path(struct backing *backing, const char *path);
+
 /* Tells attributes and identity of an O_PATH descriptor. 0 or negative errno. */
 int backing_identify(struct backing *backing, int descriptor, struct identity *identity,
 		     struct stat *st);
@@ -78,6 +86,17 @@ struct descriptor_path {
 struct descriptor_path backing_path(int descriptor);
 
 /* The file system of an object, or NULL without memory. */
-struct backing_device *backing_device(struct backing *backing, dev_t device, int descriptor);
+struct backing_device *backing_device(struct backing *backing, const struct identity *identity,
+				      int descriptor);
+
+/*
+ * The inode number to show for one of a file system. All of the mount is one device for its users,
+ * so those of the file systems below BACKING's own are told apart by bits that inode numbers do not
+ * reach; the same after each mount. The highest bit stays clear.
+ */
+static inline uint64_t backing_number(const struct backing_device *device, uint64_t inode)
+{
+	return inode ^ device->number;
+}
 
 #endif

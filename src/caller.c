@@ -27,22 +27,31 @@ static int thread_setgroups(size_t count, const gid_t *groups)
 
 int caller_init(struct fs *fs)
 {
-	fs->switch_identity = geteuid() == 0;
+	int error;
+
 	umask(0);
-	return fs->switch_identity ? thread_setgroups(0, NULL) : 0;
+	fs->switch_identity = geteuid() == 0;
+	error = fs->switch_identity ? thread_setgroups(0, NULL) : 0;
+	if (error == -EPERM) {
+		/* Root of a user name space that an ordinary user made (user_namespaces(7)). */
+		fs->switch_identity = false;
+		error = 0;
+	}
+	return error;
 }
 
 static int groups_enter(fuse_req_t req)
 {
 	gid_t few[64], *groups = few;
 	int count = fuse_req_getgroups(req, sizeof(few) / sizeof(few[0]), few);
-	int error;
+	int error, again;
 
 	if (count > (int)(sizeof(few) / sizeof(few[0]))) {
 		groups = malloc((size_t)count * sizeof(*groups));
 		if (!groups)
 			return -ENOMEM;
-		count = fuse_req_getgroups(req, count, groups);
+		again = fuse_req_getgroups(req, count, groups);
+		count = again < count ? again : count;
 	}
 	/* The caller may be gone, or in another pid name space: then it has its group alone. */
 	error = thread_setgroups(count > 0 ? (size_t)count : 0, groups);

@@ -9,6 +9,7 @@
 #include "node.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -110,33 +111,25 @@ static int install(struct nodes *nodes, struct node *node, int descriptor, bool 
 	return installed;
 }
 
-/* Finds a node again by the name it was last known by. */
-static int open_by_name(struct nodes *nodes, struct node *node)
+/* Opens the node by its last known name in the folder of its parent, whose descriptor is folder. */
+static int open_in_parent(struct nodes *nodes, struct node *node, struct node *parent, int folder)
 {
 	struct identity identity;
-	struct node *parent;
 	struct stat st;
 	char name[256];
-	int folder, descriptor, error;
+	int descriptor, error;
+	bool moved;
 
 	pthread_mutex_lock(&nodes->lock);
-	parent = node->parent;
-	if (parent) {
-		parent->references++;
+	moved = node->parent != parent;
+	if (!moved) {
 		strncpy(name, node->name, sizeof(name) - 1);
 		name[sizeof(name) - 1] = '\0';
 	}
 	pthread_mutex_unlock(&nodes->lock);
-	if (!parent)
-		return -ESTALE;
-	folder = node_descriptor(nodes, parent);
-	if (folder < 0) {
-		node_put(nodes, parent);
-		return folder;
-	}
+	if (moved)
+		return -EAGAIN;
 	descriptor = backing_open_name(nodes->backing, folder, name);
-	node_descriptor_put(nodes, parent);
-	node_put(nodes, parent);
 	if (descriptor < 0)
 		return descriptor == -ENOENT || descriptor == -ENOTDIR ? -ESTALE : descriptor;
 	error = backing_identify(nodes->backing, descriptor, &identity, &st);
@@ -150,24 +143,106 @@ static int open_by_name(struct nodes *nodes, struct node *node)
 	return descriptor;
 }
 
+/* The parent, referenced, or NULL: no name of the node is known. */
+static struct node *parent_get(struct nodes *nodes, struct node *node)
+{
+	struct node *parent;
+
+	pthread_mutex_lock(&nodes->lock);
+	parent = node->parent;
+	if (parent)
+		parent->references++;
+	pthread_mutex_unlock(&nodes->lock);
+	return parent;
+}
+
+/* By handle, where that is allowed; pinned. Descriptor or negative errno. */
+static int pin_by_identity(struct nodes *nodes, struct node *node)
+{
+	int descriptor = backing_open_identity(nodes->backing, &node->identity);
+
+	return descriptor >= 0 ? install(nodes, node, descriptor, true, false) : descriptor;
+}
+
+/*
+ * Finds a node again by the names that lead to it: up to the first folder that needs none, and down
+ * again. (No recursion: a tree can be deeper than a stack.) The descriptor, pinned, or negative
+ * errno; -EAGAIN: something was moved meanwhile.
+ */
+static int pin_by_names(struct nodes *nodes, struct node *node)
+{
+	struct node **way = NULL; /* from the node up; referenced, but the first */
+	size_t length = 0, room = 0;
+	int descriptor;
+
+	for (;;) {
+		if (length == room) {
+			struct node **longer = realloc(way, (room + 64) * sizeof(*way));
+
+			if (!longer) {
+				descriptor = -ENOMEM;
+				goto out;
+			}
+			way = longer;
+			room += 64;
+		}
+		way[length] = length ? parent_get(nodes, way[length - 1]) : node;
+		if (!way[length]) {
+			descriptor = -ESTALE;
+			goto out;
+		}
+		length++;
+		if (length == 1)
+			continue;
+		descriptor = pin_cached(nodes, way[length - 1]);
+		if (descriptor < 0)
+			descriptor = pin_by_identity(nodes, way[length - 1]);
+		if (descriptor >= 0)
+			break;
+		if (descriptor != -EOPNOTSUPP)
+			goto out;
+	}
+	/* way[length - 1] is pinned, and has descriptor. */
+	while (length > 1) {
+		struct node *folder = way[--length];
+
+		descriptor = open_in_parent(nodes, way[length - 1], folder, descriptor);
+		if (descriptor >= 0)
+			descriptor = install(nodes, way[length - 1], descriptor, true, false);
+		node_descriptor_put(nodes, folder);
+		node_put(nodes, folder);
+		if (descriptor < 0)
+			break;
+	}
+out:
+	while (length > 1)
+		node_put(nodes, way[--length]);
+	free(way);
+	return descriptor;
+}
+
+/* What is closed to make room may be what the next try has to open first: so they are bounded. */
+#define TRIES_MAX 64
+
 int node_descriptor(struct nodes *nodes, struct node *node)
 {
 	int descriptor;
 
-	for (;;) {
+	for (int tries = 0; tries < TRIES_MAX; tries++) {
 		descriptor = pin_cached(nodes, node);
 		if (descriptor >= 0)
 			return descriptor;
-		descriptor = backing_open_identity(nodes->backing, &node->identity);
+		descriptor = pin_by_identity(nodes, node);
 		if (descriptor == -EOPNOTSUPP)
-			descriptor = open_by_name(nodes, node);
-		if (descriptor >= 0)
-			return install(nodes, node, descriptor, true, false);
+			descriptor = pin_by_names(nodes, node);
+		if (descriptor == -EAGAIN)
+			continue;
 		if (descriptor != -EMFILE && descriptor != -ENFILE)
 			return descriptor;
 		if (!node_descriptors_trim(nodes, 1))
-			return -ENFILE;
+			break;
 	}
+	return -ENFILE;
 }
 
 void node_descriptor_put(struct nodes *nodes, struct node *node)

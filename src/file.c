@@ -22,6 +22,7 @@ void files_init(struct files *files, struct nodes *nodes, const struct mmapio_po
 	};
 	pthread_mutex_init(&files->lock, NULL);
 	TAILQ_INIT(&files->idle);
+	TAILQ_INIT(&files->clinging);
 	TAILQ_INIT(&files->all);
 }
 
@@ -41,11 +42,16 @@ static bool is_idle(const struct file *file)
 	return !file->references && !file->handles && !file->failed && !file->keep;
 }
 
+static struct file_list *idle_list(struct files *files, const struct file *file)
+{
+	return file->cling ? &files->clinging : &files->idle;
+}
+
 /* Takes an idle file into use. */
 static void reference_locked(struct files *files, struct file *file)
 {
 	if (is_idle(file))
-		TAILQ_REMOVE(&files->idle, file, idle);
+		TAILQ_REMOVE(idle_list(files, file), file, idle);
 	file->references++;
 }
 
@@ -94,7 +100,7 @@ static bool dereference(struct files *files, struct file *file, bool close_idle)
 	if (gone)
 		detach_locked(files, file);
 	else if (is_idle(file))
-		TAILQ_INSERT_TAIL(&files->idle, file, idle);
+		TAILQ_INSERT_TAIL(idle_list(files, file), file, idle);
 	pthread_mutex_unlock(&files->lock);
 	if (gone)
 		file_close(file);
@@ -117,6 +123,8 @@ static bool evict_one(struct files *files)
 	for (; tries > 0; tries--) {
 		pthread_mutex_lock(&files->lock);
 		file = TAILQ_FIRST(&files->idle);
+		if (!file)
+			file = TAILQ_FIRST(&files->clinging);
 		if (file)
 			reference_locked(files, file);
 		pthread_mutex_unlock(&files->lock);
@@ -186,42 +194,32 @@ static struct file *file_of_node(struct files *files, struct node *node, bool ma
 /* Opens the backing file; descriptors in the caches make way. */
 static int open_backing(struct files *files, struct node *node, int flags)
 {
-	int path, descriptor;
+	int descriptor, path = node_descriptor(files->nodes, node);
 
-	for (;;) {
+	while ((path == -EMFILE || path == -ENFILE) && files_make_room(files))
 		path = node_descriptor(files->nodes, node);
-		if (path < 0) {
-			descriptor = path;
-		} else {
-			descriptor = backing_reopen(files->nodes->backing, path, flags);
-			node_descriptor_put(files->nodes, node);
-		}
-		if (descriptor != -EMFILE && descriptor != -ENFILE)
-			return descriptor;
-		if (!files_make_room(files))
-			return -ENFILE;
-	}
+	if (path < 0)
+		return path == -EMFILE ? -ENFILE : path;
+	do
+		descriptor = backing_reopen(files->nodes->backing, path, flags);
+	while ((descriptor == -EMFILE || descriptor == -ENFILE) && files_make_room(files));
+	node_descriptor_put(files->nodes, node);
+	return descriptor == -EMFILE ? -ENFILE : descriptor;
 }
 
 /* Makes a mapped file of a descriptor, which is consumed. open_lock is held. */
 static int map_locked(struct files *files, struct file *file, int descriptor, bool writable)
 {
-	struct backing_device *device = backing_device(
-		files->nodes->backing, (dev_t)file->node->identity.device, descriptor);
 	struct mmapio_options options =
 		MMAPIO_OPTIONS_INIT(writable ? MMAPIO_READ_WRITE : MMAPIO_READ_ONLY);
 	struct mmapio_file *mapped;
 	struct stat st;
 	int error;
 
-	if (!device) {
-		close(descriptor);
-		return -ENOMEM;
-	}
 	options.flags = MMAPIO_LAZY;
 	options.policy = files->policy;
 	options.write_method = files->write_method;
-	options.flusher = device->flusher;
+	options.flusher = file->node->device->flusher;
 	options.on_error = report_error;
 	options.on_close = file_free;
 	options.context = file;
@@ -243,33 +241,47 @@ static int map_locked(struct files *files, struct file *file, int descriptor, bo
 	return 0;
 }
 
-static int open_locked(struct files *files, struct file *file, bool writable)
+/* Whether an open file will do. */
+static bool is_open_for(const struct file *file, enum file_access access)
 {
-	int descriptor;
+	switch (access) {
+	case FILE_READ:
+		return !file->write_only;
+	case FILE_WRITE:
+		return mmapio_file_mode(file->mapped) == MMAPIO_READ_WRITE;
+	default:
+		return true;
+	}
+}
+
+static int open_locked(struct files *files, struct file *file, enum file_access access)
+{
+	int descriptor, error;
 
 	if (!file->mapped) {
+		bool writable = access == FILE_WRITE;
+
 		descriptor = open_backing(files, file->node, writable ? O_RDWR : O_RDONLY);
 		/* What may only be written cannot be mapped, but written. */
-		if (descriptor == -EACCES) {
+		if (descriptor == -EACCES && access != FILE_READ) {
 			descriptor = open_backing(files, file->node, O_WRONLY);
-			writable = true;
+			file->write_only = writable = true;
 		}
 		if (descriptor < 0)
 			return descriptor;
 		return map_locked(files, file, descriptor, writable);
 	}
-	if (writable && mmapio_file_mode(file->mapped) == MMAPIO_READ_ONLY) {
-		int error;
-
-		descriptor = open_backing(files, file->node, O_RDWR);
-		if (descriptor < 0)
-			return descriptor;
-		error = mmapio_file_make_writable(file->mapped, descriptor);
-		if (error)
-			close(descriptor);
-		return error;
-	}
-	return 0;
+	if (is_open_for(file, access))
+		return 0;
+	descriptor = open_backing(files, file->node, O_RDWR);
+	if (descriptor < 0)
+		return descriptor;
+	error = mmapio_file_make_writable(file->mapped, descriptor);
+	if (error)
+		close(descriptor);
+	else
+		file->write_only = false;
+	return error;
 }
 
 /* Gives a file to the prewarmer when it is first opened. */
@@ -285,12 +297,12 @@ static void warm(struct files *files, struct file *file)
 	if (!first)
 		return;
 	path = node_path(files->nodes, file->node);
-	if (path && prewarmer_wants(files->prewarmer, path))
-		prewarmer_add(files->prewarmer, file->mapped);
+	if (path)
+		prewarmer_add(files->prewarmer, path);
 	free(path);
 }
 
-int file_get(struct files *files, struct node *node, bool writable, struct file **out)
+int file_get(struct files *files, struct node *node, enum file_access access, struct file **out)
 {
 	struct file *file;
 	int error;
@@ -300,9 +312,9 @@ int file_get(struct files *files, struct node *node, bool writable, struct file 
 	file = file_of_node(files, node, true);
 	if (!file)
 		return -ENFILE;
-	if (!file->mapped || (writable && mmapio_file_mode(file->mapped) == MMAPIO_READ_ONLY)) {
+	if (!file->mapped || !is_open_for(file, access)) {
 		pthread_mutex_lock(&file->open_lock);
-		error = open_locked(files, file, writable);
+		error = open_locked(files, file, access);
 		pthread_mutex_unlock(&file->open_lock);
 		if (error) {
 			dereference(files, file, false);
@@ -388,12 +400,33 @@ bool file_keep(struct files *files, struct node *node)
 	return true;
 }
 
+void file_cling(struct files *files, struct node *node)
+{
+	struct file *file;
+
+	if (!S_ISREG(node->type) || (file_get(files, node, FILE_WRITE, &file) != 0 &&
+				     file_get(files, node, FILE_READ, &file) != 0))
+		return;
+	pthread_mutex_lock(&files->lock);
+	file->cling = true; /* it is in no list: we have a reference */
+	pthread_mutex_unlock(&files->lock);
+	file_put(files, file);
+}
+
 int files_room(struct files *files)
 {
 	while (files->nodes->held >= files->nodes->room)
 		if (!evict_one(files))
 			return -ENFILE;
 	return 0;
+}
+
+void files_count(struct files *files, int folders)
+{
+	files->nodes->held += (unsigned int)folders;
+	files->nodes->used += (unsigned int)folders;
+	if (files->nodes->used > files->nodes->room)
+		node_descriptors_trim(files->nodes, 2);
 }
 
 int file_keep_room(struct files *files, struct node *node)
@@ -431,7 +464,7 @@ void file_forgotten(struct files *files, struct node *node)
 	if (useless)
 		mmapio_discard(file->mapped);
 	pthread_mutex_lock(&files->lock);
-	file->keep = false;
+	file->keep = file->cling = false;
 	pthread_mutex_unlock(&files->lock);
 	dereference(files, file, useless);
 }

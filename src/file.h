@@ -5,7 +5,8 @@
  *
  * A file is in use (references: requests under way), open (handles: the kernel has an open that it
  * will release), or idle, and then may be synced and closed at any time. One whose last sync failed
- * stays, since the error lives in it, and so does one that could not be opened again (keep).
+ * stays, since the error lives in it, and so does one whose last name is gone (keep). One that we
+ * may have lost the right to open goes after all others (cling).
  *
  * Files share the room for descriptors with those of nodes (node.h). Where nothing can be closed
  * any more, opening one more file fails with ENFILE, and nothing else does.
@@ -24,11 +25,13 @@ struct file {
 	unsigned int handles;	   /* files->lock */
 	bool failed;		   /* files->lock: a sync failed while it was to be closed */
 	bool keep;		   /* files->lock: until the kernel forgets the node */
+	bool cling;		   /* files->lock: in clinging, when idle */
 	bool warmed;		   /* files->lock: it has been given to the prewarmer */
 	TAILQ_ENTRY(file) idle;	   /* files->lock; see is_idle() */
 	TAILQ_ENTRY(file) all;	   /* files->lock; while node->file is this */
 	pthread_mutex_t open_lock; /* before files->lock; held while it is opened */
 	struct mmapio_file *_Atomic mapped; /* set once under open_lock */
+	_Atomic bool write_only; /* written under open_lock: it could not be opened for reading */
 };
 
 TAILQ_HEAD(file_list, file);
@@ -42,6 +45,7 @@ struct files {
 	struct prewarmer *prewarmer; /* told of files when they are first opened; or NULL */
 	pthread_mutex_t lock;
 	struct file_list idle; /* lock; the one used last at the end */
+	struct file_list clinging; /* lock; the same, of those that go after the others */
 	struct file_list all;  /* lock */
 	unsigned int count;    /* lock */
 	unsigned int limit;    /* constant: of files, for the sake of their mappings */
@@ -56,12 +60,19 @@ void files_init(struct files *files, struct nodes *nodes, const struct mmapio_po
  */
 int files_close(struct files *files);
 
+/* What a file is needed for. */
+enum file_access {
+	FILE_READ,
+	FILE_WRITE,
+	FILE_SYNC, /* or anything else that every descriptor will do for */
+};
+
 /*
- * The node's file, opened if need be, with a reference; with writable it is read-write.
+ * The node's file, opened if need be, with a reference.
  * 0; -ENFILE: descriptors or memory are used up; what open(2) returns; -EISDIR, -EINVAL: it is
  * no regular file.
  */
-int file_get(struct files *files, struct node *node, bool writable, struct file **out);
+int file_get(struct files *files, struct node *node, enum file_access access, struct file **out);
 
 /* The same for a file that was just created: takes ownership of descriptor in any case. */
 int file_adopt(struct files *files, struct node *node, int descriptor, struct file **out);
@@ -75,13 +86,19 @@ void file_hold(struct files *files, struct file *file);
 void file_release(struct files *files, struct node *node);
 
 /*
- * The node's file could not be opened again: its last name is gone, or the right to open it. If it
- * is open it stays, and keeps the inode alive: true.
+ * The node's file could not be opened again, since its last name is gone. If it is open it stays, and
+ * keeps the inode alive: true.
  */
 bool file_keep(struct files *files, struct node *node);
 
-/* Makes sure that there is room for one file more. 0 or -ENFILE. */
+/* The right to open the file is about to go, and somebody may have it open: opens it, and clings. */
+void file_cling(struct files *files, struct node *node);
+
+/* Makes sure that there is room for one file, or folder, more. 0 or -ENFILE. */
 int files_room(struct files *files);
+
+/* A folder was opened (1) or closed (-1), whose descriptor shares the room. */
+void files_count(struct files *files, int folders);
 
 /*
  * Makes sure that there is room to keep a descriptor of the node, whose last name may be about to

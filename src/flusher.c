@@ -18,9 +18,13 @@ struct flusher {
 	pthread_t thread;
 	pthread_mutex_t lock;	/* before nodes->lock */
 	pthread_cond_t changed; /* with lock, CLOCK_MONOTONIC */
-	struct node_list queue; /* lock; folders with names_changed, each referenced */
+	struct node_list queue; /* lock; folders with names_changed */
 	bool stop;		/* lock */
+	unsigned int failed;	/* lock: folders with names_error */
 };
+
+/* Until a folder is tried again for which there was no descriptor or memory. */
+#define SHORTAGE_DELAY_NS UINT64_C(100000000)
 
 static uint64_t now_ns(void)
 {
@@ -30,11 +34,66 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-int flusher_sync_folder(struct flusher *flusher, struct node *folder)
+/*
+ * References the folder while its names have to be synced, or could not be. Whether the caller has to
+ * give that reference back.
+ */
+static bool reference_locked(struct flusher *flusher, struct node *folder)
 {
-	struct nodes *nodes = flusher->nodes;
-	int path, descriptor, error = 0;
-	bool changed;
+	bool wanted = folder->names_changed || folder->names_error, had = folder->names_referenced;
+
+	folder->names_referenced = wanted;
+	if (wanted && !had)
+		node_ref(flusher->nodes, folder);
+	return had && !wanted;
+}
+
+static void queue_locked(struct flusher *flusher, struct node *folder, uint64_t due)
+{
+	folder->names_changed = true;
+	folder->names_due = due;
+	TAILQ_INSERT_TAIL(&flusher->queue, folder, changed);
+	if (flusher->has_thread && TAILQ_FIRST(&flusher->queue) == folder)
+		pthread_cond_signal(&flusher->changed);
+}
+
+/* The system call. descriptor: of the folder, or -1. 0 or negative errno. */
+static int sync_names(struct nodes *nodes, struct node *folder, int descriptor)
+{
+	int path, opened = -1, error = 0;
+
+	if (descriptor < 0) {
+		path = node_descriptor(nodes, folder);
+		/* By handle, that means that it was removed, and has no names left to lose. */
+		if (path == -ESTALE && folder->device->handles_open)
+			return 0;
+		if (path < 0)
+			return path;
+		do
+			opened = backing_reopen(nodes->backing, path, O_RDONLY | O_DIRECTORY);
+		while ((opened == -EMFILE || opened == -ENFILE) && node_descriptors_trim(nodes, 4));
+		node_descriptor_put(nodes, folder);
+		if (opened < 0)
+			return opened == -ENOENT ? 0 : opened;
+		descriptor = opened;
+	}
+	if (fsync(descriptor))
+		error = -errno;
+	if (opened >= 0)
+		close(opened);
+	return error;
+}
+
+/* Nothing is known to be lost: it can be tried again. */
+static bool is_shortage(int error)
+{
+	return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+}
+
+int flusher_sync_folder(struct flusher *flusher, struct node *folder, int descriptor)
+{
+	bool changed, given_back;
+	int error;
 	char *name;
 
 	/* What changes from here on is for the next sync. */
@@ -46,59 +105,42 @@ int flusher_sync_folder(struct flusher *flusher, struct node *folder)
 	}
 	pthread_mutex_unlock(&flusher->lock);
 
-	path = node_descriptor(nodes, folder);
-	if (path < 0) {
-		error = path;
-	} else {
-		do
-			descriptor = backing_reopen(nodes->backing, path, O_RDONLY | O_DIRECTORY);
-		while ((descriptor == -EMFILE || descriptor == -ENFILE) &&
-		       node_descriptors_trim(nodes, 4));
-		node_descriptor_put(nodes, folder);
-		if (descriptor < 0) {
-			error = descriptor;
-		} else {
-			if (fsync(descriptor))
-				error = -errno;
-			close(descriptor);
-		}
-	}
-	/* A folder that was removed has no names left to lose. */
-	if (error == -ESTALE || error == -ENOENT)
-		error = 0;
+	error = sync_names(flusher->nodes, folder, descriptor);
 
 	pthread_mutex_lock(&flusher->lock);
-	if (error)
+	if (changed && is_shortage(error)) {
+		if (!folder->names_changed)
+			queue_locked(flusher, folder, now_ns() + SHORTAGE_DELAY_NS);
+	} else if (error) {
+		flusher->failed += !folder->names_error;
 		folder->names_error = -error;
-	else if (changed)
+	} else if (changed) {
+		flusher->failed -= folder->names_error != 0;
 		folder->names_error = 0;
-	else
+	} else {
 		error = -folder->names_error;
+	}
+	given_back = reference_locked(flusher, folder);
 	pthread_mutex_unlock(&flusher->lock);
 	if (error && changed) {
-		name = node_path(nodes, folder);
+		name = node_path(flusher->nodes, folder);
 		log_line(LOG_ERR, "%s: names in this folder may not be on the disk: %s",
 			 name ? name : "(no memory for the path)", strerror(-error));
 		free(name);
-	} else if (changed) {
-		node_put(nodes, folder); /* the queue's reference; else it keeps the error */
 	}
+	if (given_back)
+		node_put(flusher->nodes, folder);
 	return error;
 }
 
 int flusher_names_changed(struct flusher *flusher, struct node *folder)
 {
 	pthread_mutex_lock(&flusher->lock);
-	if (!folder->names_changed) {
-		folder->names_changed = true;
-		folder->names_due = now_ns() + flusher->policy.delay_ns;
-		node_ref(flusher->nodes, folder);
-		TAILQ_INSERT_TAIL(&flusher->queue, folder, changed);
-		if (flusher->has_thread && TAILQ_FIRST(&flusher->queue) == folder)
-			pthread_cond_signal(&flusher->changed);
-	}
+	if (!folder->names_changed)
+		queue_locked(flusher, folder, now_ns() + flusher->policy.delay_ns);
+	reference_locked(flusher, folder);
 	pthread_mutex_unlock(&flusher->lock);
-	return flusher->policy.always ? flusher_sync_folder(flusher, folder) : 0;
+	return flusher->policy.always ? flusher_sync_folder(flusher, folder, -1) : 0;
 }
 
 static void *flusher_run(void *argument)
@@ -122,7 +164,7 @@ static void *flusher_run(void *argument)
 		}
 		node_ref(flusher->nodes, folder);
 		pthread_mutex_unlock(&flusher->lock);
-		flusher_sync_folder(flusher, folder);
+		flusher_sync_folder(flusher, folder, -1);
 		node_put(flusher->nodes, folder);
 		pthread_mutex_lock(&flusher->lock);
 	}
@@ -167,6 +209,7 @@ int flusher_new(struct flusher **out, struct nodes *nodes, const struct mmapio_p
 int flusher_free(struct flusher *flusher)
 {
 	struct node *folder;
+	unsigned int count = 0;
 	int first = 0;
 
 	if (!flusher)
@@ -178,12 +221,20 @@ int flusher_free(struct flusher *flusher)
 		pthread_mutex_unlock(&flusher->lock);
 		pthread_join(flusher->thread, NULL);
 	}
-	while ((folder = TAILQ_FIRST(&flusher->queue))) {
-		int error = flusher_sync_folder(flusher, folder);
+	/* Each once: what cannot be synced now will not be. */
+	TAILQ_FOREACH (folder, &flusher->queue, changed)
+		count++;
+	for (; count > 0; count--) {
+		int error;
 
+		folder = node_ref(flusher->nodes, TAILQ_FIRST(&flusher->queue));
+		error = flusher_sync_folder(flusher, folder, -1);
+		node_put(flusher->nodes, folder);
 		if (!first)
 			first = error;
 	}
+	if (!first && flusher->failed)
+		first = -EIO;
 	pthread_cond_destroy(&flusher->changed);
 	pthread_mutex_destroy(&flusher->lock);
 	free(flusher);

@@ -16,8 +16,11 @@ int flusher_new(struct flusher **out, struct nodes *nodes, const struct mmapio_p
 /* A name was made or removed in the folder. 0, or the error of a sync that the policy asked for. */
 int flusher_names_changed(struct flusher *flusher, struct node *folder);
 
-/* Syncs the folder now. An error stays until its names have changed again and been synced. */
-int flusher_sync_folder(struct flusher *flusher, struct node *folder);
+/*
+ * Syncs the folder now; descriptor: one that was opened for it, or -1. An error stays until its names
+ * have changed again and been synced.
+ */
+int flusher_sync_folder(struct flusher *flusher, struct node *folder, int descriptor);
 
 /* Syncs all that have changed, and stops. 0, or the first error. NULL is fine. */
 int flusher_free(struct flusher *flusher);

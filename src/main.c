@@ -3,13 +3,21 @@
 #include "options.h"
 #include "session.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 int main(int argc, char **argv)
 {
 	struct options options;
-	int status = EXIT_FAILURE;
+	int status = EXIT_FAILURE, descriptor;
+
+	/* If some of the first three are closed, what is opened now must not take their place. */
+	while ((descriptor = open("/dev/null", O_RDWR)) >= 0 && descriptor <= STDERR_FILENO)
+		;
+	if (descriptor >= 0)
+		close(descriptor);
 
 	if (options_parse(&options, argc, argv) == 0) {
 		if (options.help) {

@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static struct node *node_new(const struct identity *identity, mode_t type)
+static struct node *node_new(const struct identity *identity, struct backing_device *device,
+			     mode_t type)
 {
 	size_t size = offsetof(struct node, identity) + identity_size(identity);
 	struct node *node = calloc(1, size < sizeof(struct node) ? size : sizeof(struct node));
@@ -17,6 +18,7 @@ static struct node *node_new(const struct identity *identity, mode_t type)
 	if (node) {
 		memcpy(&node->identity, identity, identity_size(identity));
 		node->type = type & S_IFMT;
+		node->device = device;
 		node->descriptor = -1;
 	}
 	return node;
@@ -47,8 +49,27 @@ static struct node *table_find_locked(struct nodes *nodes, const struct identity
 }
 
 /*
+ * A folder that is about to be below one of its own descendants, because folders were moved behind
+ * the mount: what was known of the way between the two is out of date, and is cut next to the node.
+ */
+static void cycle_cut_locked(struct node *node, struct node *parent)
+{
+	struct node *up = parent;
+
+	while (up && up->parent != node)
+		up = up->parent;
+	if (!up)
+		return;
+	free(up->name);
+	up->name = NULL;
+	up->parent = NULL;
+	node->references--; /* not the last one: the caller has one */
+}
+
+/*
  * parent NULL: no name is known any more. Without memory the name stays what it was. Returns the
  * parent before, whose reference the caller gives back when nodes->lock is released, or NULL.
+ * The caller has a reference of the node.
  */
 static struct node *name_set_locked(struct nodes *nodes, struct node *node, struct node *parent,
 				    const char *name)
@@ -56,11 +77,14 @@ static struct node *name_set_locked(struct nodes *nodes, struct node *node, stru
 	struct node *before = node->parent;
 	char *copy;
 
-	if (node == nodes->root || (before == parent && parent && strcmp(node->name, name) == 0))
+	if (node == nodes->root || node == parent ||
+	    (before == parent && parent && strcmp(node->name, name) == 0))
 		return NULL;
 	copy = parent ? strdup(name) : NULL;
 	if (parent && !copy)
 		return NULL;
+	if (S_ISDIR(node->type) && node->references > 1)
+		cycle_cut_locked(node, parent);
 	free(node->name);
 	node->name = copy;
 	node->parent = parent;
@@ -83,7 +107,8 @@ int nodes_init(struct nodes *nodes, struct backing *backing, unsigned int room,
 	error = backing_identify(backing, backing->root, &identity, &st);
 	if (error)
 		return error;
-	nodes->root = node_new(&identity, st.st_mode);
+	nodes->root = node_new(&identity, backing_device(backing, &identity, backing->root),
+			       st.st_mode);
 	if (!nodes->root)
 		return -ENOMEM;
 	nodes->root->references = 1;
@@ -120,18 +145,20 @@ int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *nam
 		       bool lookup, struct node **out, struct stat *st)
 {
 	struct identity identity;
+	struct backing_device *device;
 	struct node *node, *before;
 	int error = backing_identify(nodes->backing, descriptor, &identity, st);
 
 	if (error)
 		return error;
-	if (!backing_device(nodes->backing, st->st_dev, descriptor))
+	device = backing_device(nodes->backing, &identity, descriptor);
+	if (!device)
 		return -ENOMEM;
 
 	pthread_mutex_lock(&nodes->lock);
 	node = table_find_locked(nodes, &identity);
 	if (!node) {
-		node = node_new(&identity, st->st_mode);
+		node = node_new(&identity, device, st->st_mode);
 		if (!node || !table_add_locked(nodes, node)) {
 			pthread_mutex_unlock(&nodes->lock);
 			free(node);

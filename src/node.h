@@ -25,6 +25,7 @@ struct file;
 struct node {
 	uint64_t id;		    /* constant */
 	mode_t type;		    /* constant: S_IFMT */
+	struct backing_device *device; /* constant */
 	uint64_t lookups;	    /* nodes->lock */
 	unsigned int references;    /* nodes->lock; children's included */
 	struct node *parent;	    /* nodes->lock; NULL: the root, or no name is known */
@@ -42,7 +43,8 @@ struct node {
 
 	/* The flusher's (flusher.c). All: flusher->lock. */
 	TAILQ_ENTRY(node) changed;
-	bool names_changed; /* in the queue, which holds a reference */
+	bool names_changed; /* in the queue */
+	bool names_referenced; /* the flusher has a reference */
 	uint64_t names_due;
 	int names_error; /* positive errno: a sync of this folder failed, and none succeeded since
 			  */

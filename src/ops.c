@@ -9,7 +9,9 @@ int hold(struct fs *fs, fuse_ino_t ino, struct held *held)
 	held->node = node_get(&fs->nodes, ino);
 	if (!held->node)
 		return -ESTALE;
-	held->descriptor = node_descriptor(&fs->nodes, held->node);
+	do
+		held->descriptor = node_descriptor(&fs->nodes, held->node);
+	while (held->descriptor == -ENFILE && files_make_room(&fs->files));
 	if (held->descriptor == -ESTALE) {
 		/* What has no name any more is still there if its file is open. */
 		held->descriptor = file_path_descriptor(&fs->files, held->node);

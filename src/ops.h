@@ -31,6 +31,12 @@ struct held {
 int hold(struct fs *fs, fuse_ino_t ino, struct held *held);
 void unhold(struct fs *fs, struct held *held);
 
+/* What the kernel is to see of a node's attributes. */
+static inline void show_attributes(const struct node *node, struct stat *st)
+{
+	st->st_ino = backing_number(node->device, st->st_ino);
+}
+
 /* Whether we could open a file of this mode again. */
 static inline bool file_reopens(const struct fs *fs, mode_t mode)
 {

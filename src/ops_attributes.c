@@ -4,7 +4,9 @@
 
 #include "caller.h"
 
+#include <linux/limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -15,10 +17,12 @@ static void reply_attributes(fuse_req_t req, struct node *node)
 	struct stat st;
 	int error = file_stat(&fs->files, node, &st);
 
-	if (error)
+	if (error) {
 		reply_error(req, error);
-	else
-		fuse_reply_attr(req, &st, fs->options->attr_timeout);
+		return;
+	}
+	show_attributes(node, &st);
+	fuse_reply_attr(req, &st, fs->options->attr_timeout);
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -38,7 +42,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static int set_size(struct fs *fs, struct node *node, off_t size)
 {
 	struct file *file;
-	int error = file_get(&fs->files, node, true, &file);
+	int error = file_get(&fs->files, node, FILE_WRITE, &file);
 
 	if (error)
 		return error;
@@ -75,18 +79,6 @@ static int set_times(struct fs *fs, const struct held *held, const struct stat *
 	return utimensat(AT_FDCWD, backing_path(held->descriptor).text, times, 0) ? -errno : 0;
 }
 
-/* Somebody may have the file open, and we are about to lose the right to open it. */
-static void keep_file(struct fs *fs, struct node *node)
-{
-	struct file *file;
-
-	if (S_ISREG(node->type) && (file_get(&fs->files, node, true, &file) == 0 ||
-				    file_get(&fs->files, node, false, &file) == 0)) {
-		file_keep(&fs->files, node);
-		file_put(&fs->files, file);
-	}
-}
-
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_set,
 		struct fuse_file_info *fi)
 {
@@ -110,7 +102,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_
 		error = set_size(fs, held.node, attributes->st_size);
 	if (!error && (to_set & FUSE_SET_ATTR_MODE) && fs->stateless &&
 	    !file_reopens(fs, attributes->st_mode))
-		keep_file(fs, held.node);
+		file_cling(&fs->files, held.node);
 	/* After the owner, which takes set-uid away; after the size, which moves the times. */
 	if (!error && (to_set & FUSE_SET_ATTR_MODE) &&
 	    fchmodat(AT_FDCWD, backing_path(held.descriptor).text, attributes->st_mode & ~S_IFMT,
@@ -195,20 +187,17 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	reply_error(req, error);
 }
 
-/* Of one attribute, or with name NULL the list of all. size 0: how long it is. */
-static void get_xattrs(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+/* size 0: how long it is. */
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct fs *fs = fs_of(req);
 	char *value = size ? malloc(size) : NULL;
-	struct descriptor_path path;
 	struct held held;
 	ssize_t length = -1;
 	int error = size && !value ? -ENOMEM : hold(fs, ino, &held);
 
 	if (!error) {
-		path = backing_path(held.descriptor);
-		length = name ? getxattr(path.text, name, value, size)
-			      : listxattr(path.text, value, size);
+		length = getxattr(backing_path(held.descriptor).text, name, value, size);
 		if (length < 0)
 			error = -errno;
 		unhold(fs, &held);
@@ -222,12 +211,44 @@ static void get_xattrs(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 	free(value);
 }
 
-void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+/* Takes out what the kernel lists to the privileged alone (xattr(7)). */
+static size_t drop_trusted(char *names, size_t length)
 {
-	get_xattrs(req, ino, name, size);
+	size_t kept = 0;
+
+	for (size_t at = 0, next; at < length; at = next) {
+		next = at + strlen(names + at) + 1;
+		if (strncmp(names + at, "trusted.", 8) != 0) {
+			memmove(names + kept, names + at, next - at);
+			kept += next - at;
+		}
+	}
+	return kept;
 }
 
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-	get_xattrs(req, ino, NULL, size);
+	struct fs *fs = fs_of(req);
+	char *names = malloc(XATTR_LIST_MAX);
+	struct held held;
+	ssize_t length = -1;
+	int error = names ? hold(fs, ino, &held) : -ENOMEM;
+
+	if (!error) {
+		length = listxattr(backing_path(held.descriptor).text, names, XATTR_LIST_MAX);
+		if (length < 0)
+			error = -errno;
+		else if (fuse_req_ctx(req)->uid != 0)
+			length = (ssize_t)drop_trusted(names, (size_t)length);
+		unhold(fs, &held);
+	}
+	if (!error && size && (size_t)length > size)
+		error = -ERANGE;
+	if (error)
+		reply_error(req, error);
+	else if (size)
+		fuse_reply_buf(req, names, (size_t)length);
+	else
+		fuse_reply_xattr(req, (size_t)length);
+	free(names);
 }

@@ -2,17 +2,26 @@
 /* Operations on data: opening, reading, writing, syncing. */
 #include "ops.h"
 
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* The file of a request, with a reference. 0 or negative errno. */
-static int use_file(struct fs *fs, fuse_ino_t ino, bool writable, struct file **file)
+static int use_file(struct fs *fs, fuse_ino_t ino, enum file_access access, struct file **file)
 {
 	struct node *node = node_get(&fs->nodes, ino);
-	int error = node ? file_get(&fs->files, node, writable, file) : -ESTALE;
+	int error = node ? file_get(&fs->files, node, access, file) : -ESTALE;
 
 	node_put(&fs->nodes, node);
 	return error;
 }
+
+static enum file_access access_of(int flags)
+{
+	return (flags & O_ACCMODE) == O_RDONLY ? FILE_READ : FILE_WRITE;
+}
+
+/* A handle whose writes reach us without what the kernel does before a cached one. */
+#define HANDLE_DIRECT 1
 
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -24,7 +33,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_error(req, -ENOSYS); /* and is never asked again */
 		return;
 	}
-	error = use_file(fs, ino, (fi->flags & O_ACCMODE) != O_RDONLY, &file);
+	error = use_file(fs, ino, access_of(fi->flags), &file);
 	if (error) {
 		reply_error(req, error);
 		return;
@@ -32,6 +41,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	/* Spares the kernel's cache, and the question for capabilities before each write. A file
 	 * that is opened like this cannot be mapped anyway. */
 	fi->direct_io = (fi->flags & O_DIRECT) && (fi->flags & O_ACCMODE) == O_WRONLY;
+	fi->fh = fi->direct_io ? HANDLE_DIRECT : 0;
 	file_hold(&fs->files, file);
 	if (fuse_reply_open(req, fi))
 		file_release(&fs->files, file->node);
@@ -69,12 +79,38 @@ static void reply_unmapped(fuse_req_t req, struct file *file, size_t size, off_t
 	fuse_reply_data(req, &buffer, FUSE_BUF_NO_SPLICE);
 }
 
+/*
+ * What the kernel does before a cached write: an unprivileged one takes set-uid, and set-gid where
+ * that means execution, away, and any write the capabilities of the file. (With
+ * FUSE_HANDLE_KILLPRIV_V2 a request would say that it is our turn, but libfuse hides that.)
+ */
+static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
+{
+	int descriptor = mmapio_file_descriptor(mapped);
+	mode_t drop = 0;
+	struct stat st;
+
+	if (fstat(descriptor, &st))
+		return -errno;
+	if (fuse_req_ctx(req)->uid != 0) {
+		drop = st.st_mode & S_ISUID;
+		if (st.st_mode & S_IXGRP)
+			drop |= st.st_mode & S_ISGID;
+	}
+	if (drop && fchmod(descriptor, st.st_mode & ~S_IFMT & ~drop))
+		return -errno;
+	if (fgetxattr(descriptor, "security.capability", NULL, 0) > 0 &&
+	    fremovexattr(descriptor, "security.capability"))
+		return -errno;
+	return 0;
+}
+
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
 	struct mmapio_slice slice;
 	struct file *file;
-	int error = use_file(fs, ino, false, &file);
+	int error = use_file(fs, ino, FILE_READ, &file);
 
 	(void)fi;
 	if (error) {
@@ -104,14 +140,15 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 	struct fs *fs = fs_of(req);
 	struct file *file;
 	ssize_t count;
-	int error = use_file(fs, ino, true, &file);
+	int error = use_file(fs, ino, FILE_WRITE, &file);
 
-	(void)fi;
 	if (error) {
 		reply_error(req, error);
 		return;
 	}
-	count = mmapio_file_refresh(file->mapped, NULL);
+	count = fi->fh == HANDLE_DIRECT ? drop_privileges(req, file->mapped) : 0;
+	if (count == 0)
+		count = mmapio_file_refresh(file->mapped, NULL);
 	if (count == 0)
 		count = mmapio_write(file->mapped, (uint64_t)offset, bytes, size);
 	file_put(&fs->files, file);
@@ -125,7 +162,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 {
 	struct fs *fs = fs_of(req);
 	struct file *file;
-	int error = use_file(fs, ino, false, &file);
+	int error = use_file(fs, ino, FILE_SYNC, &file);
 
 	(void)fi;
 	if (!error) {
@@ -140,7 +177,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 {
 	struct fs *fs = fs_of(req);
 	struct file *file;
-	int error = use_file(fs, ino, true, &file);
+	int error = use_file(fs, ino, FILE_WRITE, &file);
 
 	(void)fi;
 	if (!error) {
@@ -156,7 +193,7 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
 	struct fs *fs = fs_of(req);
 	struct file *file;
 	off_t found = -1;
-	int error = use_file(fs, ino, false, &file);
+	int error = use_file(fs, ino, FILE_SYNC, &file);
 
 	(void)fi;
 	if (!error) {
@@ -178,12 +215,12 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 	struct fs *fs = fs_of(req);
 	struct file *in, *out;
 	ssize_t count = 0;
-	int error = flags ? -EINVAL : use_file(fs, ino_in, false, &in);
+	int error = flags ? -EINVAL : use_file(fs, ino_in, FILE_READ, &in);
 
 	(void)fi_in;
 	(void)fi_out;
 	if (!error) {
-		error = use_file(fs, ino_out, true, &out);
+		error = use_file(fs, ino_out, FILE_WRITE, &out);
 		if (!error) {
 			count = mmapio_copy(in->mapped, (uint64_t)offset_in, out->mapped,
 					    (uint64_t)offset_out, length);

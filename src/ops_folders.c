@@ -28,6 +28,17 @@ static int open_folder(struct fs *fs, fuse_ino_t ino, struct folder **folder)
 	return 0;
 }
 
+/* One that was registered. */
+static void close_folder(struct fs *fs, uint64_t id)
+{
+	struct folder *folder = folder_unregister(&fs->folders, id);
+
+	if (folder) {
+		folder_free(folder);
+		files_count(&fs->files, -1);
+	}
+}
+
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -38,7 +49,9 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_error(req, -ENOSYS); /* and is never asked again */
 		return;
 	}
-	error = open_folder(fs, ino, &folder);
+	error = files_room(&fs->files);
+	if (!error)
+		error = open_folder(fs, ino, &folder);
 	if (!error && !folder_register(&fs->folders, folder)) {
 		folder_free(folder);
 		error = -ENOMEM;
@@ -47,20 +60,16 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_error(req, error);
 		return;
 	}
+	files_count(&fs->files, 1);
 	fi->fh = folder->id;
-	if (fuse_reply_open(req, fi)) {
-		folder_unregister(&fs->folders, folder->id);
-		folder_free(folder);
-	}
+	if (fuse_reply_open(req, fi))
+		close_folder(fs, folder->id);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct folder *folder = folder_unregister(&fs_of(req)->folders, fi->fh);
-
 	(void)ino;
-	if (folder)
-		folder_free(folder);
+	close_folder(fs_of(req), fi->fh);
 	reply_error(req, 0);
 }
 
@@ -75,7 +84,7 @@ static ssize_t add_entry(fuse_req_t req, const struct held *held, const struct d
 {
 	struct fs *fs = fs_of(req);
 	struct fuse_entry_param entry = {
-		.attr.st_ino = found->d_ino,
+		.attr.st_ino = backing_number(held->node->device, found->d_ino),
 		.attr.st_mode = (mode_t)DTTOIF(found->d_type),
 	};
 	size_t length;
@@ -172,11 +181,12 @@ void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
+	struct folder *folder = fs->stateless ? NULL : folder_find(&fs->folders, fi->fh);
 	struct node *node = node_get(&fs->nodes, ino);
-	int error = node ? flusher_sync_folder(fs->flusher, node) : -ESTALE;
+	int error = node ? flusher_sync_folder(fs->flusher, node, folder ? folder->descriptor : -1)
+			 : -ESTALE;
 
 	(void)datasync;
-	(void)fi;
 	node_put(&fs->nodes, node);
 	reply_error(req, error);
 }

@@ -46,6 +46,7 @@ static int entry_fill(struct fs *fs, struct node *node, const struct stat *st,
 		error = mmapio_file_refresh(file->mapped, &entry->attr);
 		file_put(&fs->files, file);
 	}
+	show_attributes(node, &entry->attr);
 	return error;
 }
 
@@ -237,26 +238,27 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_ino, const char *
 }
 
 /*
- * What a name that is about to go refers to, if the kernel knows it: *descriptor is -1 or the
- * caller's to hand to node_unlink().
+ * What a name that is about to go refers to, if the kernel knows it: *victim is NULL, or referenced
+ * with a *descriptor of it, both to be given to victim_leave(). 0; -ENFILE, -ENOMEM: it cannot be
+ * told, and must not go, for somebody may have it open.
  */
-static struct node *victim_find(struct fs *fs, const struct held *parent, const char *name,
-				int *descriptor)
+static int victim_find(struct fs *fs, const struct held *parent, const char *name,
+		       struct node **victim, int *descriptor)
 {
 	struct identity identity;
-	struct node *node = NULL;
 	struct stat st;
+	int error;
 
+	*victim = NULL;
 	*descriptor = open_name(fs, parent, name);
 	if (*descriptor < 0)
-		return NULL;
-	if (backing_identify(&fs->backing, *descriptor, &identity, &st) == 0)
-		node = node_find(&fs->nodes, &identity);
-	if (!node) {
+		return *descriptor == -ENFILE || *descriptor == -ENOMEM ? *descriptor : 0;
+	error = backing_identify(&fs->backing, *descriptor, &identity, &st);
+	if (!error)
+		*victim = node_find(&fs->nodes, &identity);
+	if (!*victim)
 		close(*descriptor);
-		*descriptor = -1;
-	}
-	return node;
+	return error == -ENOMEM ? error : 0;
 }
 
 /* After the name went, or stayed. */
@@ -290,7 +292,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent_ino, const char *name,
 		reply_error(req, error);
 		return;
 	}
-	victim = victim_find(fs, &parent, name, &descriptor);
+	error = victim_find(fs, &parent, name, &victim, &descriptor);
 	if (victim)
 		error = file_keep_room(&fs->files, victim);
 	if (!error && unlinkat(parent.descriptor, name, flags))
@@ -338,8 +340,8 @@ void op_rename(fuse_req_t req, fuse_ino_t parent_ino, const char *name, fuse_ino
 {
 	struct fs *fs = fs_of(req);
 	struct held from, to;
-	struct node *moved, *victim;
-	int moved_descriptor, victim_descriptor, error;
+	struct node *moved, *victim = NULL;
+	int moved_descriptor, victim_descriptor, error, unsynced;
 
 	error = is_name(name) && is_name(new_name) ? hold(fs, parent_ino, &from) : -EINVAL;
 	if (!error) {
@@ -351,9 +353,10 @@ void op_rename(fuse_req_t req, fuse_ino_t parent_ino, const char *name, fuse_ino
 		reply_error(req, error);
 		return;
 	}
-	moved = victim_find(fs, &from, name, &moved_descriptor);
-	victim = victim_find(fs, &to, new_name, &victim_descriptor);
-	if (victim && !(flags & RENAME_EXCHANGE))
+	error = victim_find(fs, &from, name, &moved, &moved_descriptor);
+	if (!error)
+		error = victim_find(fs, &to, new_name, &victim, &victim_descriptor);
+	if (!error && victim && !(flags & RENAME_EXCHANGE))
 		error = file_keep_room(&fs->files, victim);
 	if (!error && renameat2(from.descriptor, name, to.descriptor, new_name, flags))
 		error = -errno;
@@ -362,41 +365,63 @@ void op_rename(fuse_req_t req, fuse_ino_t parent_ino, const char *name, fuse_ino
 	else
 		renamed(fs, moved, &from, name, victim, victim_descriptor, &to, new_name, flags);
 	victim_leave(fs, moved, &from, name, moved_descriptor, false);
-	if (!error)
+	if (!error) {
 		error = flusher_names_changed(fs->flusher, from.node);
-	if (!error && to.node != from.node)
-		error = flusher_names_changed(fs->flusher, to.node);
+		unsynced = to.node != from.node ? flusher_names_changed(fs->flusher, to.node) : 0;
+		error = error ? error : unsynced;
+	}
 	unhold(fs, &from);
 	unhold(fs, &to);
 	reply_error(req, error);
 }
 
-/*
- * Makes a file, as the caller, or opens the one that is there. *descriptor: read-write if it was
- * made, else -1.
- */
+/* Makes a file, as the caller. A descriptor, read-write, or negative errno. */
 static int make_file(struct fs *fs, fuse_req_t req, const struct held *parent, const char *name,
-		     mode_t mode, int flags, int *descriptor)
+		     mode_t mode)
 {
 	struct caller caller;
-	int error;
+	int descriptor, error;
 
-	for (;;) {
+	do {
 		error = caller_enter(fs, req, &caller);
 		if (error)
 			return error;
-		/* Never without O_EXCL: what is there might be a device. */
-		*descriptor =
+		descriptor =
 			openat(parent->descriptor, name,
 			       O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & ~S_IFMT);
-		error = *descriptor < 0 ? -errno : 0;
+		error = descriptor < 0 ? -errno : 0;
 		caller_leave(&caller);
-		if ((error != -EMFILE && error != -ENFILE) || !files_make_room(&fs->files))
-			break;
+	} while ((error == -EMFILE || error == -ENFILE) && files_make_room(&fs->files));
+	if (error)
+		return error == -EMFILE ? -ENFILE : error;
+	return descriptor;
+}
+
+/*
+ * Gives a file that was just made its node and its place among the mapped ones. Found by its
+ * descriptor, for by now its name may be another's. descriptor is consumed.
+ */
+static int made_file(struct fs *fs, const struct held *parent, const char *name, int descriptor,
+		     struct fuse_entry_param *entry, struct node **node, struct file **file)
+{
+	int path, error;
+
+	do
+		path = backing_reopen(&fs->backing, descriptor, O_PATH);
+	while ((path == -EMFILE || path == -ENFILE) && files_make_room(&fs->files));
+	error = path < 0 ? (path == -EMFILE ? -ENFILE : path)
+			 : lookup_descriptor(fs, parent, name, path, entry);
+	if (error) {
+		close(descriptor);
+		return error;
 	}
-	if (error == -EEXIST && !(flags & O_EXCL))
-		return 0;
-	return error == -EMFILE ? -ENFILE : error;
+	*node = node_get(&fs->nodes, entry->ino); /* known, since it was just looked up */
+	error = file_adopt(&fs->files, *node, descriptor, file);
+	if (error) {
+		forget_node(fs, entry->ino, 1);
+		node_put(&fs->nodes, *node);
+	}
+	return error;
 }
 
 void op_create(fuse_req_t req, fuse_ino_t parent_ino, const char *name, mode_t mode,
@@ -404,10 +429,9 @@ void op_create(fuse_req_t req, fuse_ino_t parent_ino, const char *name, mode_t m
 {
 	struct fs *fs = fs_of(req);
 	struct fuse_entry_param entry;
-	struct file *file = NULL;
+	struct file *file;
 	struct node *node;
 	struct held parent;
-	bool made;
 	int descriptor, error = is_name(name) ? hold(fs, parent_ino, &parent) : -EINVAL;
 
 	if (error) {
@@ -415,46 +439,34 @@ void op_create(fuse_req_t req, fuse_ino_t parent_ino, const char *name, mode_t m
 		return;
 	}
 	error = files_room(&fs->files);
-	if (!error)
-		error = make_file(fs, req, &parent, name, mode, fi->flags, &descriptor);
-	made = !error && descriptor >= 0;
-	if (made)
-		error = flusher_names_changed(fs->flusher, parent.node);
-	if (!error)
-		error = lookup_name(fs, &parent, name, &entry);
-	unhold(fs, &parent);
-	if (error) {
-		if (made)
-			close(descriptor);
-		reply_error(req, error);
-		return;
-	}
-
-	node = node_get(&fs->nodes, entry.ino);
-	if (!S_ISREG(node->type)) {
-		/* Somebody put something else there: let the kernel look again. */
-		error = -ESTALE;
-		if (made)
-			close(descriptor);
-	} else if (made) {
-		error = file_adopt(&fs->files, node, descriptor, &file);
-	} else {
-		error = file_get(&fs->files, node, (fi->flags & O_ACCMODE) != O_RDONLY, &file);
-	}
 	if (!error) {
-		/* Without opens there will be no release. */
-		if (!fs->stateless)
+		descriptor = make_file(fs, req, &parent, name, mode);
+		error = descriptor < 0 ? descriptor : 0;
+	}
+	/* The kernel did not know that there is one, and so has not checked whether the caller may
+	 * open it, and would not truncate it: it is to look again (path_openat(), LOOKUP_REVAL). */
+	if (error == -EEXIST && !(fi->flags & O_EXCL))
+		error = -ESTALE;
+	if (!error)
+		error = made_file(fs, &parent, name, descriptor, &entry, &node, &file);
+	if (!error) {
+		error = flusher_names_changed(fs->flusher, parent.node);
+		if (!error) {
+			/* In stateless mode as well there will be a release for it. */
 			file_hold(&fs->files, file);
-		else if (!file_reopens(fs, mode))
-			file_keep(&fs->files, node);
-		file_put(&fs->files, file);
-		if (fuse_reply_create(req, &entry, fi)) {
-			file_release(&fs->files, node);
-			forget_node(fs, entry.ino, 1);
+			if (fuse_reply_create(req, &entry, fi)) {
+				file_release(&fs->files, node);
+				error = -EINTR;
+			}
+		} else {
+			reply_error(req, error);
 		}
+		file_put(&fs->files, file);
+		if (error)
+			forget_node(fs, entry.ino, 1);
+		node_put(&fs->nodes, node);
 	} else {
-		forget_node(fs, entry.ino, 1);
 		reply_error(req, error);
 	}
-	node_put(&fs->nodes, node);
+	unhold(fs, &parent);
 }

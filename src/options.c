@@ -24,6 +24,7 @@ enum {
 	KEY_READ_ONLY,
 	KEY_READ_WRITE,
 	KEY_DEBUG,
+	KEY_SINGLE,
 };
 
 #define FLAG(TEMPLATE, FIELD)                                                                      \
@@ -53,12 +54,18 @@ static const struct fuse_opt option_table[] = {
 	FUSE_OPT_KEY("max_idle_threads=", KEY_MAX_IDLE_THREADS),
 	FUSE_OPT_KEY("ro", KEY_READ_ONLY),
 	FUSE_OPT_KEY("rw", KEY_READ_WRITE),
+	FUSE_OPT_KEY("-s", KEY_SINGLE),
 	/* Of fstab(5) and mount(8), and of no meaning to a file system. */
+	FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("relatime", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("user", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("nouser", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("users", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("user=", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("owner", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("group", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("_netdev", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("nofail", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_END,
@@ -193,6 +200,9 @@ static int parse_one(void *data, const char *argument, int key, struct fuse_args
 	case KEY_READ_WRITE:
 		options->read_only = false;
 		return 1;
+	case KEY_SINGLE:
+		options->max_threads = 1;
+		return 0;
 	case KEY_DEBUG:
 		options->debug = options->foreground = true;
 		return 1;
@@ -262,6 +272,7 @@ void options_help(void)
 	       "    -V, --version          the versions of mmapfs and libfuse\n"
 	       "    -f                     stay in the foreground, log to stderr\n"
 	       "    -d, -o debug           -f, and show each request\n"
+	       "    -s                     one thread, as -o max_threads=1\n"
 	       "\n"
 	       "    -o flush=POLICY        when changes are brought to the disk unasked:\n"
 	       "                           manual (default; also never), always, or limits\n"

@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <inttypes.h>
+#include <linux/limits.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -17,13 +19,18 @@
 #include <unistd.h>
 
 /* A piece at a time, so that it can be stopped, and progress be told. */
-#define PIECE	  (UINT64_C(8) * 1024 * 1024)
-#define DEPTH_MAX 512 /* each level of folders holds a descriptor while the tree is walked */
+#define PIECE (UINT64_C(8) * 1024 * 1024)
 
+/* Files that wait; what is opened while there are so many is not warmed. */
+#define JOBS_MAX 100000
+
+/* A file or folder to be warmed, by its path below BACKING, with a slash at its head, or "" */
 struct job {
-	struct mmapio_file *mapped; /* referenced */
 	STAILQ_ENTRY(job) next;
+	char path[];
 };
+
+STAILQ_HEAD(job_queue, job);
 
 struct prewarmer {
 	struct backing *backing;
@@ -31,7 +38,8 @@ struct prewarmer {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;	 /* with lock */
-	STAILQ_HEAD(, job) jobs; /* lock */
+	struct job_queue jobs; /* lock: files */
+	unsigned int waiting;	/* lock: jobs */
 	_Atomic bool stop;	 /* written under lock */
 	bool begun;		 /* lock */
 	/* the thread's own */
@@ -66,9 +74,7 @@ static void tell_progress(struct prewarmer *prewarmer, bool last)
 		 last ? "done, " : "", prewarmer->files, prewarmer->bytes >> 20, prewarmer->failed);
 }
 
-/* At most limit bytes of a file. Returns how many. */
-static uint64_t warm(struct prewarmer *prewarmer, struct mmapio_file *mapped, uint64_t limit,
-		     bool tell)
+static void warm(struct prewarmer *prewarmer, struct mmapio_file *mapped, uint64_t limit, bool tell)
 {
 	uint64_t size = mmapio_file_size(mapped), done = 0;
 
@@ -87,79 +93,102 @@ static uint64_t warm(struct prewarmer *prewarmer, struct mmapio_file *mapped, ui
 			tell_progress(prewarmer, false);
 	}
 	prewarmer->files++;
-	return done;
 }
 
-static void warm_name(struct prewarmer *prewarmer, int folder, const char *name)
+/* A job for name in the folder path, or for path itself. NULL: no memory, or no path so long. */
+static struct job *job_new(const char *path, const char *name)
+{
+	size_t length = strlen(path) + (name ? strlen(name) + 1 : 0) + 1;
+	struct job *job = length <= PATH_MAX ? malloc(sizeof(*job) + length) : NULL;
+
+	if (job)
+		snprintf(job->path, length, name ? "%s/%s" : "%s", path, name);
+	return job;
+}
+
+/* Opens what is there for reading; regular: a file, else a folder. Descriptor or negative errno. */
+static int open_path(struct prewarmer *prewarmer, const char *path, bool regular)
+{
+	int descriptor, found = backing_open_path(prewarmer->backing, path);
+	struct stat st;
+
+	if (found < 0)
+		return found;
+	if (fstat(found, &st) || (regular ? !S_ISREG(st.st_mode) : !S_ISDIR(st.st_mode)))
+		descriptor = -ENOENT;
+	else
+		descriptor = backing_reopen(prewarmer->backing, found, O_RDONLY);
+	close(found);
+	return descriptor;
+}
+
+/* At most limit bytes of a file. */
+static void warm_path(struct prewarmer *prewarmer, const char *path, uint64_t limit, bool tell)
 {
 	struct mmapio_options options = MMAPIO_OPTIONS_INIT(MMAPIO_READ_ONLY);
 	struct mmapio_file *mapped;
-	int path = backing_open_name(prewarmer->backing, folder, name);
-	int descriptor = path < 0 ? path : backing_reopen(prewarmer->backing, path, O_RDONLY);
+	int descriptor = open_path(prewarmer, path, true);
 
-	if (path >= 0)
-		close(path);
 	if (descriptor < 0 || mmapio_open_fd(&mapped, descriptor, &options)) {
 		if (descriptor >= 0)
 			close(descriptor);
 		prewarmer->failed++;
 		return;
 	}
-	warm(prewarmer, mapped, prewarmer->options.limit - prewarmer->bytes, true);
+	warm(prewarmer, mapped, limit, tell);
 	mmapio_file_unref(mapped);
 }
 
-/* path: of the folder below BACKING, with room to append to. folder is consumed. */
-static void walk(struct prewarmer *prewarmer, int folder, char *path, size_t length,
-		 unsigned int depth)
+/* Warms the files of a folder, and puts those below it at the head of the queue. */
+static void warm_folder(struct prewarmer *prewarmer, const char *path, struct job_queue *folders)
 {
-	DIR *stream = fdopendir(folder);
+	int descriptor = open_path(prewarmer, path, false);
+	DIR *stream = descriptor < 0 ? NULL : fdopendir(descriptor);
 	const struct dirent *entry;
 
 	if (!stream) {
-		close(folder);
+		if (descriptor >= 0)
+			close(descriptor);
+		prewarmer->failed++;
 		return;
 	}
 	while ((entry = readdir(stream)) && !prewarmer->stop &&
 	       prewarmer->bytes < prewarmer->options.limit) {
-		size_t name_length = strlen(entry->d_name);
 		struct stat st;
+		struct job *job;
 
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-		    length + name_length + 2 > PATH_MAX)
+		    fstatat(descriptor, entry->d_name, &st, AT_SYMLINK_NOFOLLOW))
 			continue;
-		path[length] = '/';
-		memcpy(path + length + 1, entry->d_name, name_length + 1);
-		if (fstatat(folder, entry->d_name, &st, AT_SYMLINK_NOFOLLOW))
+		if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
 			continue;
-		if (S_ISREG(st.st_mode) && matches(prewarmer, path)) {
-			warm_name(prewarmer, folder, entry->d_name);
-		} else if (S_ISDIR(st.st_mode) && depth < DEPTH_MAX) {
-			int below = backing_open_name(prewarmer->backing, folder, entry->d_name);
-			int listed = below < 0 ? below
-					       : backing_reopen(prewarmer->backing, below,
-								O_RDONLY | O_DIRECTORY);
-
-			if (below >= 0)
-				close(below);
-			if (listed >= 0)
-				walk(prewarmer, listed, path, length + 1 + name_length, depth + 1);
+		job = job_new(path, entry->d_name);
+		if (job && S_ISDIR(st.st_mode)) {
+			STAILQ_INSERT_HEAD(folders, job, next);
+			continue;
 		}
+		if (job && matches(prewarmer, job->path))
+			warm_path(prewarmer, job->path,
+				  prewarmer->options.limit - prewarmer->bytes, true);
+		free(job);
 	}
 	closedir(stream);
 }
 
+/* Folder by folder, so that the depth of the tree takes neither stack nor descriptors. */
 static void warm_tree(struct prewarmer *prewarmer)
 {
-	char path[PATH_MAX];
-	int root = backing_reopen(prewarmer->backing, prewarmer->backing->root,
-				  O_RDONLY | O_DIRECTORY);
+	struct job_queue folders = STAILQ_HEAD_INITIALIZER(folders);
+	struct job *job = job_new("", NULL);
 
-	if (root < 0) {
-		log_line(LOG_ERR, "prewarm: %s", strerror(-root));
-		return;
+	if (job)
+		STAILQ_INSERT_HEAD(&folders, job, next);
+	while ((job = STAILQ_FIRST(&folders))) {
+		STAILQ_REMOVE_HEAD(&folders, next);
+		if (!prewarmer->stop && prewarmer->bytes < prewarmer->options.limit)
+			warm_folder(prewarmer, job->path, &folders);
+		free(job);
 	}
-	walk(prewarmer, root, path, 0, 0);
 	if (!prewarmer->stop)
 		tell_progress(prewarmer, true);
 }
@@ -183,9 +212,9 @@ static void *prewarmer_run(void *argument)
 			continue;
 		}
 		STAILQ_REMOVE_HEAD(&prewarmer->jobs, next);
+		prewarmer->waiting--;
 		pthread_mutex_unlock(&prewarmer->lock);
-		warm(prewarmer, job->mapped, prewarmer->options.limit, false);
-		mmapio_file_unref(job->mapped);
+		warm_path(prewarmer, job->path, prewarmer->options.limit, false);
 		free(job);
 		pthread_mutex_lock(&prewarmer->lock);
 	}
@@ -243,7 +272,6 @@ void prewarmer_free(struct prewarmer *prewarmer)
 	pthread_join(prewarmer->thread, NULL);
 	while ((job = STAILQ_FIRST(&prewarmer->jobs))) {
 		STAILQ_REMOVE_HEAD(&prewarmer->jobs, next);
-		mmapio_file_unref(job->mapped);
 		free(job);
 	}
 	pthread_cond_destroy(&prewarmer->changed);
@@ -251,20 +279,19 @@ void prewarmer_free(struct prewarmer *prewarmer)
 	free(prewarmer);
 }
 
-bool prewarmer_wants(struct prewarmer *prewarmer, const char *path)
+void prewarmer_add(struct prewarmer *prewarmer, const char *path)
 {
-	return !prewarmer->options.tree && matches(prewarmer, path);
-}
+	struct job *job;
 
-void prewarmer_add(struct prewarmer *prewarmer, struct mmapio_file *mapped)
-{
-	struct job *job = malloc(sizeof(*job));
-
-	if (!job)
+	if (prewarmer->options.tree || !matches(prewarmer, path) || !(job = job_new(path, NULL)))
 		return;
-	job->mapped = mmapio_file_ref(mapped);
 	pthread_mutex_lock(&prewarmer->lock);
-	STAILQ_INSERT_TAIL(&prewarmer->jobs, job, next);
-	pthread_cond_signal(&prewarmer->changed);
+	if (prewarmer->waiting < JOBS_MAX) {
+		STAILQ_INSERT_TAIL(&prewarmer->jobs, job, next);
+		prewarmer->waiting++;
+		pthread_cond_signal(&prewarmer->changed);
+		job = NULL;
+	}
 	pthread_mutex_unlock(&prewarmer->lock);
+	free(job);
 }

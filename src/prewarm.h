@@ -28,10 +28,10 @@ void prewarmer_begin(struct prewarmer *prewarmer);
 /* Stops what is under way, and the thread. NULL is fine. */
 void prewarmer_free(struct prewarmer *prewarmer);
 
-/* Whether a file of this path (as node_path() gives it) is to be warmed when it is opened. */
-bool prewarmer_wants(struct prewarmer *prewarmer, const char *path);
-
-/* Warms a file, in the background. Forgotten without memory. */
-void prewarmer_add(struct prewarmer *prewarmer, struct mmapio_file *mapped);
+/*
+ * A file of this path (as node_path() gives it) was opened: warms it in the background, if it is one
+ * of those to be warmed. Forgotten without memory, or if too many wait.
+ */
+void prewarmer_add(struct prewarmer *prewarmer, const char *path);
 
 #endif

@@ -238,6 +238,10 @@ static int serve(struct fs *fs, struct options *options, const char *source, con
 	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &stx) == 0)
 		fs->backing.own_device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
 	error = loop(fs, session);
+	/* From here on nothing may cut the last sync short. */
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
 	if (error)
 		log_line(LOG_ERR, "stopped serving: %s", strerror(-error));
 	fuse_session_unmount(session);
