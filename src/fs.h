@@ -23,6 +23,7 @@
  */
 struct fs {
 	const struct options *options;
+	struct fuse_session *session; /* constant while requests are served */
 	struct backing backing;
 	struct nodes nodes;
 	struct files files;

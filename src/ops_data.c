@@ -83,12 +83,14 @@ static void reply_unmapped(fuse_req_t req, struct file *file, size_t size, off_t
  * What the kernel does before a cached write: an unprivileged one takes set-uid, and set-gid where
  * that means execution, away, and any write the capabilities of the file. (With
  * FUSE_HANDLE_KILLPRIV_V2 a request would say that it is our turn, but libfuse hides that.)
+ * 0, 1: something was taken away, or negative errno.
  */
 static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
 {
 	int descriptor = mmapio_file_descriptor(mapped);
 	mode_t drop = 0;
 	struct stat st;
+	int dropped;
 
 	if (fstat(descriptor, &st))
 		return -errno;
@@ -99,10 +101,13 @@ static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
 	}
 	if (drop && fchmod(descriptor, st.st_mode & ~S_IFMT & ~drop))
 		return -errno;
-	if (fgetxattr(descriptor, "security.capability", NULL, 0) > 0 &&
-	    fremovexattr(descriptor, "security.capability"))
-		return -errno;
-	return 0;
+	dropped = drop != 0;
+	if (fgetxattr(descriptor, "security.capability", NULL, 0) > 0) {
+		if (fremovexattr(descriptor, "security.capability"))
+			return -errno;
+		dropped = 1;
+	}
+	return dropped;
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -140,13 +145,14 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 	struct fs *fs = fs_of(req);
 	struct file *file;
 	ssize_t count;
-	int error = use_file(fs, ino, FILE_WRITE, &file);
+	int dropped, error = use_file(fs, ino, FILE_WRITE, &file);
 
 	if (error) {
 		reply_error(req, error);
 		return;
 	}
-	count = fi->fh == HANDLE_DIRECT ? drop_privileges(req, file->mapped) : 0;
+	dropped = fi->fh == HANDLE_DIRECT ? drop_privileges(req, file->mapped) : 0;
+	count = dropped < 0 ? dropped : 0;
 	if (count == 0)
 		count = mmapio_file_refresh(file->mapped, NULL);
 	if (count == 0)
@@ -156,6 +162,9 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 		reply_error(req, (int)count);
 	else
 		fuse_reply_write(req, (size_t)count);
+	/* The kernel still has the old mode. Attributes alone: it waits for nobody. */
+	if (dropped > 0)
+		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)

@@ -452,8 +452,12 @@ void op_create(fuse_req_t req, fuse_ino_t parent_ino, const char *name, mode_t m
 	if (!error) {
 		error = flusher_names_changed(fs->flusher, parent.node);
 		if (!error) {
-			/* In stateless mode as well there will be a release for it. */
-			file_hold(&fs->files, file);
+			/* Once an open has been answered by ENOSYS the kernel sends no release,
+			 * not even for what was created. */
+			if (!fs->stateless)
+				file_hold(&fs->files, file);
+			else if (!file_reopens(fs, mode))
+				file_cling(&fs->files, node);
 			if (fuse_reply_create(req, &entry, fi)) {
 				file_release(&fs->files, node);
 				error = -EINTR;

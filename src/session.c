@@ -225,6 +225,7 @@ static int serve(struct fs *fs, struct options *options, const char *source, con
 		log_line(LOG_ERR, "%s; mmapfs --help lists the options", fuse_reason());
 		return -1;
 	}
+	fs->session = session;
 	if (fuse_set_signal_handlers(session)) {
 		log_line(LOG_ERR, "no signal handlers: %s", fuse_reason());
 		goto out_session;

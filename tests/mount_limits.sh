@@ -2,7 +2,7 @@
 # A daemon that may have 256 descriptors, and a tree of 3,000 files: descriptors are a cache,
 # and what they cannot hold fails alone, with ENFILE.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 90 root user
+. "${0%/*}/mount.sh" 240 root user
 
 cat >"$work/limits.py" <<'END'
 import errno, os, random, resource, sys, time, traceback
@@ -33,6 +33,9 @@ def check_all(place, some=None):
 def listed():
 	return sorted(os.path.relpath(os.path.join(folder, file), mount)
 		for folder, _, files in os.walk(mount) for file in files)
+
+def some_names():
+	return [name for name in names if name in state][:400]
 
 def children(count, work):
 	pids = []
@@ -189,6 +192,40 @@ def rename():
 		assert os.pread(fd, 10000, 0) == state["again/" + os.path.basename(name)], name
 		os.close(fd)
 
+def open_folders():
+	"more folders open than there are descriptors: ENFILE for these alone, and files are read"
+	fds = []
+	def work():
+		fds.append(os.open(at("folder-%d" % (len(fds) % FOLDERS)), os.O_RDONLY | os.O_DIRECTORY))
+	refused = sum(is_refused(work) for _ in range(600))
+	print("%d of 600 folders refused" % refused)
+	# A file may be refused now, but must not wait
+	for name in some_names():
+		is_refused(get, at(name))
+	for fd in fds:
+		os.close(fd)
+	check_all(mount)
+
+def read_only_files():
+	"more files made without the right to open them again, and others that lose it, than descriptors"
+	for n in range(400):
+		path = at("read-only-%d" % n)
+		with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as file:
+			file.write(b"made without w")
+		state["read-only-%d" % n] = b"made without w"
+	for name in some_names():
+		os.chmod(at(name), 0o444)
+	check_all(mount)
+	# Whoever has one open goes on writing
+	fd = os.open(at("kept-open"), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+	os.fchmod(fd, 0)
+	check_all(mount, some_names()[:10])
+	assert os.pwrite(fd, b"written", 0) == 7 and os.pread(fd, 10, 0) == b"written"
+	os.close(fd)
+	os.chmod(at("kept-open"), 0o600)
+	state["kept-open"] = b"written"
+	check_all(mount)
+
 def health():
 	"and after all that it is well"
 	assert listed() == sorted(state)
@@ -217,7 +254,7 @@ if sys.argv[3:] == ["make"]:
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1000, "this test needs 1,000 descriptors itself"
 wrong = 0
-for step in (walk, write, unlink, open_many, unlink_many, unlink_links, rename, health):
+for step in (walk, write, unlink, open_many, unlink_many, unlink_links, open_folders, read_only_files, rename, health):
 	try:
 		step()
 	except Exception:
@@ -235,4 +272,13 @@ mount_start flush=10ms
 python3 -u "$work/limits.py" "$mnt" "$backing" || fail "see above"
 ! grep -q 'Too many open files' "$log" || fail "something went wrong for want of descriptors: $(head "$log")"
 ! daemon_is_gone || fail "the daemon has died"
+mount_stop
+
+# One file that takes long to be warmed, and more that wait for it than there are descriptors
+truncate -s 16G "$backing/long"
+mount_start prewarm=open
+head -c 1 "$mnt/long" >/dev/null
+for ((i = 0; i < 4; i++)); do
+	cat "$mnt/folder-$i"/* >/dev/null || fail "files that wait to be warmed"
+done
 mount_stop
