@@ -9,7 +9,7 @@ if [ -n "${MOUNT_WHO-}" ] && [ -z "${ERRORS_NAMESPACE-}" ]; then
 	ERRORS_NAMESPACE=1 exec unshare --mount --propagation private "$BASH" "$0"
 fi
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 90 root
+. "${0%/*}/mount.sh" 240 root
 
 detach_copies
 need mkfs.ext4 filefrag losetup python3
@@ -110,7 +110,48 @@ def dead(mnt, backing):
 	os.fsync(fd)
 	os.fsync(other)
 
-dict(full=full, dead=dead)[sys.argv[1]](*sys.argv[2:])
+def attempt(call, *arguments):
+	try:
+		call(*arguments)
+		return 0
+	except OSError as error:
+		return error.errno
+
+def sync_of(path):
+	fd = os.open(path, os.O_RDONLY)
+	result = attempt(os.fsync, fd)
+	os.close(fd)
+	return result
+
+def forgotten(mnt, backing):
+	"""The error outlives every handle, every cache, and what the kernel knows of the file."""
+	fd = os.open(mnt + "/victim", os.O_RDWR)
+	print("break", flush=True)
+	sys.stdin.readline()
+	assert os.pwrite(fd, b"y" * 4096, 8192) == 4096
+	if sys.argv[4:] != ["background"]:
+		fails(errno.EIO, os.fsync, fd)
+	else: # the flusher is told, and nobody else
+		end = time.monotonic() + 30
+		while "/victim: bytes" not in open(sys.argv[5]).read():
+			assert time.monotonic() < end
+			time.sleep(0.01)
+	os.close(fd)
+	print("repair", flush=True)
+	sys.stdin.readline()
+	for n in range(50):
+		with open(mnt + "/other-%d" % n, "wb") as file:
+			file.write(b"x")
+	with open("/proc/sys/vm/drop_caches", "w") as file:
+		file.write("2")
+	time.sleep(0.2)
+	assert [sync_of(mnt + "/victim") for _ in range(3)] == [errno.EIO] * 3
+	fd = os.open(mnt + "/victim", os.O_RDWR)
+	assert os.pwrite(fd, b"z" * 4096, 8192) == 4096
+	os.fsync(fd)
+	assert sync_of(mnt + "/victim") == 0
+
+dict(full=full, dead=dead, forgotten=forgotten)[sys.argv[1]](*sys.argv[2:4])
 END
 
 for policy in manual 10ms 64K; do
@@ -150,6 +191,43 @@ for policy in manual 1s; do
 		fail "the log does not name file, range and errno"
 	mount_stop
 done
+
+# What cannot be read gives EIO, and the daemon goes on
+victim
+mount_start flush=manual
+drop_pages "$backing/victim"
+disk_cut "$cut"
+for command in "cat $mnt/victim" "dd if=$mnt/victim bs=4096 skip=9 count=1 iflag=direct status=none" \
+	"dd if=/dev/zero of=$mnt/victim bs=100 seek=1000 count=1 conv=notrunc status=none"; do
+	! $command >/dev/null 2>"$work/error" || fail "succeeded without the disk: $command"
+	grep -q 'Input/output error' "$work/error" || fail "$command: $(cat "$work/error")"
+done
+disk_cut 96M
+drop_pages "$backing/victim"
+cmp "$mnt/victim" "$backing/victim" || fail "reading, with the disk well again"
+mount_stop
+
+# An error stays though the file was closed, its place in the caches given to others, and forgotten
+program_at_ease=("${program[@]}")
+program=(prlimit --nofile=64:64 "${program[@]}")
+for kind in foreground background; do
+	victim
+	mount_start flush=$([ $kind = background ] && echo 10ms || echo manual)
+	coproc steps { timeout 60 python3 "$work/errors.py" forgotten "$mnt" "$backing" "$kind" "$log"; }
+	steps_pid=$steps_PID
+	exec {from}<&"${steps[0]}" {to}>&"${steps[1]}"
+	read -r -u "$from" step
+	disk_cut "$cut"
+	echo >&"$to"
+	read -r -u "$from" step || fail "an error of writing back was lost ($kind)"
+	assert_equal repair "$step" "the second step"
+	disk_cut 96M
+	echo >&"$to"
+	wait "$steps_pid" || fail "an error of writing back was forgotten ($kind)"
+	exec {from}<&- {to}>&-
+	mount_stop
+done
+program=("${program_at_ease[@]}")
 
 # With always, the write that could not be brought to the disk says so
 victim

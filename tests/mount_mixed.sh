@@ -6,9 +6,9 @@
 . "${0%/*}/mount.sh" "$((${MIXED_SECONDS:-20} + 60))" root
 
 # Half of the time with pwrite, half with stores into the mapping, which need the fault guard
-for policy in 10ms manual; do
+for options in flush=10ms flush=manual,write=store; do
 	seconds=$(((${MIXED_SECONDS:-20} + 1) / 2))
-	mount_start "flush=$policy"
+	mount_start "$options"
 	mkdir "$mnt/mixed"
 	"$TOOLS/tool_outside" "$mnt/shared" "$backing/shared" "$seconds" >"$work/outside" 2>&1 &
 	outside=$!
