@@ -46,6 +46,7 @@ static const struct fuse_opt option_table[] = {
 	FUSE_OPT_KEY("write=", KEY_WRITE),
 	FUSE_OPT_KEY("prewarm=", KEY_PREWARM),
 	FUSE_OPT_KEY("prewarm_limit=", KEY_PREWARM_LIMIT),
+	{"subtype=%s", offsetof(struct options, subtype), 0},
 	{"prewarm_match=%s", offsetof(struct options, prewarm_match), 0},
 	FUSE_OPT_KEY("entry_timeout=", KEY_ENTRY_TIMEOUT),
 	FUSE_OPT_KEY("attr_timeout=", KEY_ATTR_TIMEOUT),
@@ -257,6 +258,7 @@ void options_free(struct options *options)
 {
 	free(options->backing);
 	free(options->mountpoint);
+	free(options->subtype);
 	free(options->prewarm_match);
 	fuse_opt_free_args(&options->fuse_args);
 }
@@ -289,6 +291,7 @@ void options_help(void)
 	       "    -o entry_timeout=T     seconds for which names are cached (1)\n"
 	       "    -o attr_timeout=T      seconds for which attributes are cached (1)\n"
 	       "    -o negative_timeout=T  seconds for which missing names are cached (0)\n"
+	       "    -o subtype=NAME        the mount's type is fuse.NAME (mmapfs); fuse, if empty\n"
 	       "    -o max_threads=N       threads that serve requests (10)\n"
 	       "    -o max_idle_threads=N  of which stay when there is nothing to do (10)\n"
 	       "\n"

@@ -36,6 +36,7 @@ struct options {
 	enum mmapio_write_method write_method;
 	enum io_mode io;
 	enum prewarm_mode prewarm;
+	char *subtype;		/* of the mount's type, fuse.mmapfs; NULL: that, "": none */
 	char *prewarm_match;	/* NULL: all */
 	uint64_t prewarm_limit; /* bytes; UINT64_MAX: none */
 	double entry_timeout;

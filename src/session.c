@@ -181,14 +181,17 @@ out:
 /* Adds what /proc/mounts is to show, before the user's own options. */
 static int add_mount_options(struct options *options, const char *source)
 {
-	char *list = NULL, *name = NULL;
+	const char *type = options->subtype ? options->subtype : "mmapfs";
+	char *list = NULL, *name = NULL, *subtype = NULL;
 	int error = fuse_opt_add_opt(&list, "default_permissions") ||
-		    fuse_opt_add_opt(&list, "subtype=mmapfs") ||
 		    asprintf(&name, "fsname=%s", source) < 0 ||
 		    fuse_opt_add_opt_escaped(&list, name) ||
+		    (*type && (asprintf(&subtype, "subtype=%s", type) < 0 ||
+			       fuse_opt_add_opt_escaped(&list, subtype))) ||
 		    fuse_opt_insert_arg(&options->fuse_args, 1, "-o") ||
 		    fuse_opt_insert_arg(&options->fuse_args, 2, list);
 
+	free(subtype);
 	free(name);
 	free(list);
 	return error ? -1 : 0;
