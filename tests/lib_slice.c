@@ -592,78 +592,147 @@ END_TEST
 
 /* --- All at once ------------------------------------------------------------------------------ */
 
-enum { READERS = 8, SLICES_EACH = 8, READ_MAX = 200 };
+enum { READERS = 8, SLICES_EACH = 8, READ_MAX = 200, SHRINKS_EACH = 64 };
 
 struct stress {
 	struct mmapio_file *file;
+	uint64_t first; /* no slice begins before */
 	uint64_t full;
 	uint64_t floor; /* the file is never shorter */
 	_Atomic bool stop;
+	_Atomic unsigned int turn; /* what the readers are asked to reach */
 	_Atomic uint64_t taken;
 	pthread_barrier_t start;
+};
+
+/* A slice, and which of its bytes were of the pattern when it was taken. The others were zero. */
+struct held {
+	struct mmapio_slice slice;
+	bool pattern[READ_MAX];
 };
 
 struct reader {
 	struct stress *stress;
 	uint64_t random;
+	_Atomic unsigned int turn; /* since it was asked for, each slice was checked and renewed */
 };
+
+static void remember(struct held *held, uint64_t floor)
+{
+	const volatile uint8_t *bytes = held->slice.data;
+
+	for (size_t i = 0; i < held->slice.length; i++) {
+		const uint64_t place = held->slice.offset + i;
+		const uint8_t byte = bytes[i];
+
+		held->pattern[i] = byte == test_byte(place);
+		THREAD_ASSERT(held->pattern[i] || (!byte && place >= floor));
+	}
+}
+
+/* What was of the pattern has to stay so. Nothing else is ever written: so a zero stays, or becomes
+ * what belongs there. */
+static bool is_still_there(const struct held *held)
+{
+	const volatile uint8_t *bytes = held->slice.data;
+
+	for (size_t i = 0; i < held->slice.length; i++) {
+		const uint8_t byte = bytes[i];
+
+		if (byte != test_byte(held->slice.offset + i) && (byte || held->pattern[i]))
+			return false;
+	}
+	return true;
+}
 
 static void *read_thread(void *argument)
 {
 	struct reader *reader = argument;
 	struct stress *stress = reader->stress;
-	struct mmapio_slice slices[SLICES_EACH] = {{0}};
+	struct held slices[SLICES_EACH] = {0};
+	uint8_t buffer[READ_MAX];
+	unsigned int asked = 0;
+	unsigned int due = 0; /* the step at which the turn that was asked for is over */
 	uint64_t taken = 0;
 
 	pthread_barrier_wait(&stress->start);
 	for (unsigned int i = 0; !atomic_load(&stress->stop); i++) {
-		struct mmapio_slice *slice = &slices[i % SLICES_EACH];
-		const uint64_t offset = test_below(&reader->random, stress->full);
+		struct held *held = &slices[i % SLICES_EACH];
+		const uint64_t offset =
+			stress->first + test_below(&reader->random, stress->full - stress->first);
 		const size_t length = 1 + test_below(&reader->random, READ_MAX);
+		ssize_t n;
 		int error;
 
-		/* what has been held for a while must still be there */
-		THREAD_ASSERT(test_is_pattern_or_cut(slice->data, slice->offset, slice->length,
-						     stress->floor));
-		mmapio_slice_put(slice);
+		if (i == due)
+			atomic_store(&reader->turn, asked);
+		if (asked != atomic_load(&stress->turn)) {
+			asked = atomic_load(&stress->turn);
+			due = i + SLICES_EACH;
+		}
+		THREAD_ASSERT(is_still_there(held));
+		mmapio_slice_put(&held->slice);
+		n = mmapio_read(stress->file, offset, buffer, length);
+		THREAD_ASSERT(n >= 0 &&
+			      test_is_pattern_or_cut(buffer, offset, (size_t)n, stress->floor));
 		error = test_below(&reader->random, 2)
-				? mmapio_slice_get(stress->file, offset, length, slice)
-				: mmapio_slice_get_some(stress->file, offset, length, slice);
+				? mmapio_slice_get(stress->file, offset, length, &held->slice)
+				: mmapio_slice_get_some(stress->file, offset, length, &held->slice);
 		THREAD_ASSERT(!error || error == -ERANGE);
 		if (error) {
-			memset(slice, 0, sizeof(*slice));
+			memset(&held->slice, 0, sizeof(held->slice));
 			continue;
 		}
-		THREAD_ASSERT(test_is_pattern_or_cut(slice->data, slice->offset, slice->length,
-						     stress->floor));
+		remember(held, stress->floor);
 		taken++;
 		if (i % 16 == 0)
 			sched_yield(); /* a shrink is to wait for threads, not time slices */
 	}
 	for (int i = 0; i < SLICES_EACH; i++)
-		mmapio_slice_put(&slices[i]);
+		mmapio_slice_put(&slices[i].slice);
 	atomic_fetch_add(&stress->taken, taken);
 	return NULL;
 }
 
-/* Writes by pwrite(2) only, so that the readers' loads race with nothing. A missing wait in the
- * library gives SIGBUS here, or zeros where they cannot be. */
+/* Waits until each reader has checked all slices that it holds now, and taken others. */
+static void readers_take_turns(struct stress *stress, struct reader *readers)
+{
+	const unsigned int turn = atomic_fetch_add(&stress->turn, 1) + 1;
+
+	for (int i = 0; i < READERS; i++) {
+		while (atomic_load(&readers[i].turn) != turn)
+			sched_yield();
+	}
+}
+
+/* The bytes that are cut off are there, in slices that are held, when the first shrink begins, and
+ * are not written anew before all slices have been checked. So a shrink that does not wait leaves
+ * zeros where they cannot be, whichever threads run when; or it gives SIGBUS, but not where the
+ * size stays inside one page. Writes by pwrite(2) only, so that the readers' loads race with
+ * nothing. _i: inside one page; with the guard from 2 on, so that copies hold slices too */
 START_TEST(readers_hold_64_slices_while_the_file_shrinks_and_grows)
 {
 	struct mmapio_options options = MMAPIO_OPTIONS_INIT(MMAPIO_READ_WRITE);
-	struct stress stress = {.full = 256 * KIB, .floor = 100 * KIB + 77};
+	struct stress stress = {.full = 64 * page, .floor = 25 * page + 77};
 	struct reader readers[READERS];
 	pthread_t threads[READERS];
 	char path[PATH_MAX];
-	const int fd = test_file(path, stress.full);
 	uint64_t random = 7;
 	unsigned int refused = 0;
+	int fd;
 
+	if (_i % 2) {
+		stress.first = 25 * page;
+		stress.full = 26 * page;
+	}
+	if (_i >= 2)
+		ck_assert_int_eq(mmapio_guard_install(), 0);
+	fd = test_file(path, stress.full);
 	options.write_method = MMAPIO_WRITE_PWRITE;
 	stress.file = test_open_with(path, &options);
 	pthread_barrier_init(&stress.start, NULL, READERS + 1);
 	for (int i = 0; i < READERS; i++) {
-		readers[i] = (struct reader){&stress, 1000 + (uint64_t)i};
+		readers[i] = (struct reader){&stress, 1000 + (uint64_t)i, 0};
 		ck_assert_int_eq(pthread_create(&threads[i], NULL, read_thread, &readers[i]), 0);
 	}
 	pthread_barrier_wait(&stress.start);
@@ -672,8 +741,14 @@ START_TEST(readers_hold_64_slices_while_the_file_shrinks_and_grows)
 			stress.floor + test_below(&random, stress.full - stress.floor);
 		const uint64_t timeout =
 			i % 4 ? MMAPIO_FOREVER : test_below(&random, 2) * MILLISECOND / 10;
-		const int error = mmapio_file_resize(stress.file, size, timeout);
+		int error;
 
+		if (i % SHRINKS_EACH == 0) {
+			readers_take_turns(&stress, readers);
+			test_write_pattern(stress.file, stress.floor, stress.full - stress.floor);
+			readers_take_turns(&stress, readers);
+		}
+		error = mmapio_file_resize(stress.file, size, timeout);
 		if (error) {
 			ck_assert_int_eq(error, -EBUSY);
 			ck_assert_uint_ne(timeout, MMAPIO_FOREVER);
@@ -682,9 +757,8 @@ START_TEST(readers_hold_64_slices_while_the_file_shrinks_and_grows)
 			ck_assert_uint_eq(test_size(fd), size);
 		}
 		ck_assert_int_eq(mmapio_file_resize(stress.file, stress.full, 0), 0);
-		if (i % 16 == 0)
-			test_write_pattern(stress.file, stress.floor, stress.full - stress.floor);
 	}
+	readers_take_turns(&stress, readers);
 	atomic_store(&stress.stop, true);
 	for (int i = 0; i < READERS; i++)
 		ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
@@ -767,7 +841,7 @@ int main(void)
 	tcase_add_loop_test(deadlock, holder_goes_on_while_a_shrink_waits, 0, 6);
 	tcase_add_test(deadlock, shrink_that_gives_up_takes_the_size_of_the_file);
 
-	tcase_add_test(stress, readers_hold_64_slices_while_the_file_shrinks_and_grows);
+	tcase_add_loop_test(stress, readers_hold_64_slices_while_the_file_shrinks_and_grows, 0, 4);
 	tcase_add_test(stress, closing_races_with_releases);
 	return test_run(suite);
 }
