@@ -15,6 +15,7 @@
 #include <ftw.h>
 #include <limits.h>
 #include <linux/loop.h>
+#include <mntent.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -457,6 +458,24 @@ struct test_disk {
 };
 
 /*
+ * In a mount namespace of this program: other tests' FUSE mounts, should some run beside this one,
+ * were copied, and are not to be kept from ending. Where mounts are private, as without systemd, no
+ * unmount is told to a slave.
+ */
+static inline void test_detach_copies(void)
+{
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
+	struct mntent *entry;
+
+	while (mounts && (entry = getmntent(mounts))) {
+		if (!strncmp(entry->mnt_type, "fuse", 4) && strstr(entry->mnt_dir, "/mmapfs-test."))
+			umount2(entry->mnt_dir, MNT_DETACH | UMOUNT_NOFOLLOW);
+	}
+	if (mounts)
+		endmntent(mounts);
+}
+
+/*
  * Whether file systems can be made here: call it in main(), before Check forks. Mounts are made in
  * a mount namespace of this program, on loop devices that detach themselves, so that the kernel
  * takes everything away even when the program is killed.
@@ -466,13 +485,14 @@ static inline bool test_disk_possible(void)
 	const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 
 	if (geteuid() || control < 0 || unshare(CLONE_NEWNS) ||
-	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) ||
 	    system("command -v mkfs.ext4 >/dev/null 2>&1")) {
 		if (control >= 0)
 			close(control);
 		return false;
 	}
 	close(control);
+	test_detach_copies();
 	return true;
 }
 
