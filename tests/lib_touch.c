@@ -19,8 +19,7 @@ START_TEST(touched_pages_are_in_memory)
 
 	if (_i >= 3)
 		ck_assert_int_eq(mmapio_guard_install(), 0);
-	test_drop(fd);
-	ck_assert_uint_eq(test_cached_pages_of(fd, 0, 0), 0); /* else it could not fail */
+	test_drop_all(fd); /* else it could not fail */
 	file = test_open(path, modes[_i % 3]);
 	ck_assert_uint_eq(test_cached_pages_of(fd, 0, 0), 0);
 
@@ -68,8 +67,7 @@ START_TEST(range_beyond_the_end_is_left_out)
 		ck_assert_int_eq(mmapio_touch(file, ranges[i].offset, ranges[i].length), 0);
 	mmapio_file_unref(file);
 
-	test_drop(fd);
-	ck_assert_uint_eq(test_cached_pages_of(fd, 0, 0), 0);
+	test_drop_all(fd);
 	file = test_open(path, modes[_i]);
 	ck_assert_int_eq(mmapio_touch(file, 8192, UINT64_MAX), 0);
 	ck_assert_uint_eq(test_cached_pages_of(fd, 8192, 0), 1);
