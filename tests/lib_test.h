@@ -501,6 +501,7 @@ static inline void test_need_cachestat(void)
 /* An ext4 of its own on a loop device over a file. */
 struct test_disk {
 	char folder[PATH_MAX]; /* where it is mounted */
+	char device[16];       /* the name of the loop device */
 	uint64_t size;
 	int image;
 	int loop;
@@ -571,12 +572,25 @@ static inline int test_loop_attach(int image)
 	ck_abort_msg("no loop device could be had: %s", strerror(errno));
 }
 
+/* Mounts what disk->image has. */
+static inline void test_disk_attach(struct test_disk *disk)
+{
+	struct stat st;
+	char path[32];
+
+	disk->loop = test_loop_attach(disk->image);
+	ck_assert_int_eq(fstat(disk->loop, &st), 0);
+	snprintf(disk->device, sizeof(disk->device), "loop%u", (unsigned int)(st.st_rdev & 0xff));
+	snprintf(path, sizeof(path), "/dev/%s", disk->device);
+	test_path(disk->folder, "disk");
+	ck_assert_int_eq(mkdir(disk->folder, 0700), 0);
+	ck_assert_int_eq(mount(path, disk->folder, "ext4", MS_NOATIME, "errors=continue"), 0);
+}
+
 /* options: of mkfs.ext4 */
 static inline void test_disk_mount(struct test_disk *disk, uint64_t size, const char *options)
 {
-	struct stat st;
 	char command[2 * PATH_MAX];
-	char device[32];
 	char path[PATH_MAX];
 
 	disk->size = size;
@@ -586,12 +600,7 @@ static inline void test_disk_mount(struct test_disk *disk, uint64_t size, const 
 	snprintf(command, sizeof(command), "mkfs.ext4 -q -F -m 0 %s '%s'", options, path);
 	ck_assert_int_eq(system(command), 0);
 	unlink(path);
-	disk->loop = test_loop_attach(disk->image);
-	ck_assert_int_eq(fstat(disk->loop, &st), 0);
-	snprintf(device, sizeof(device), "/dev/loop%u", (unsigned int)(st.st_rdev & 0xff));
-	test_path(disk->folder, "disk");
-	ck_assert_int_eq(mkdir(disk->folder, 0700), 0);
-	ck_assert_int_eq(mount(device, disk->folder, "ext4", MS_NOATIME, "errors=continue"), 0);
+	test_disk_attach(disk);
 }
 
 /* Makes everything from cut on fail with EIO, as a disk that has died there. */
