@@ -21,6 +21,7 @@
 #include "file.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #define MARK (UINT64_C(1) << 63)
@@ -75,6 +76,9 @@ int pin_take(struct mmapio_file *file, uint64_t end, bool mapped, struct pin_slo
 
 	if (!claimed)
 		return -ENOMEM;
+#ifdef MMAPIO_DEBUG
+	sched_yield(); /* so that tests see what the check is for */
+#endif
 	while (atomic_load(&file->size) >= end) {
 		struct region *current;
 
