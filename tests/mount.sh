@@ -5,9 +5,10 @@
 #
 # Sourced at the head of each mount_*.sh. The script is then run once for each USER, `root` and
 # `user` (one without any privilege), each in a process group of its own and for SECONDS at
-# most. The process that watches over them never touches a mount; so a mount that hangs cannot
-# hang it, and on every way out it aborts the connections, unmounts, kills the daemons, and
-# removes the folder.
+# most: many times what it takes, since this is for what hangs, not for what is slow. The process
+# that watches over them never touches a mount; so a mount that hangs cannot hang it, and on every
+# way out it aborts the connections, unmounts, kills the daemons, and removes the folder. Should it
+# be killed itself, another process does.
 #
 # Environment: MMAPFS, the program; TOOLS, the folder of the compiled tool_*.c; TESTDIR, where to
 # work (on a disk file system, or cachestat(2) shows nothing); MMAPFS_OPTIONS, further options for
@@ -87,6 +88,21 @@ watch_end() {
 	exit "$status"
 }
 
+# The process that does what watch_end could not: it waits for the end of a pipe to which nobody
+# writes, and which nobody but the watch holds open. Does not return.
+watch_remove() {
+	local try
+	read -r || true
+	[ -d "$MOUNT_WORK" ] || exit 0
+	# What is killed may just have started something
+	for ((try = 0; try < 50; try++)); do
+		if watch_sweep 0; then break; fi
+		sleep 0.1
+	done
+	rm -rf --one-file-system "$MOUNT_WORK"
+	exit
+}
+
 # Copies to $MOUNT_WORK/bin what a run needs: the checkout itself may be out of an ordinary user's
 # reach (/root is).
 watch_copy() {
@@ -144,7 +160,7 @@ watch_device() {
 
 # Runs the script for each user. Does not return.
 watch() {
-	local seconds=$(($1 * ${MOUNT_PATIENCE:-1})) status result=0
+	local seconds=$(($1 * ${MOUNT_PATIENCE:-1})) status result=0 alive
 	local -a as unprivileged=(setpriv --reuid=65534 --regid=65534 --clear-groups --)
 	shift
 	: "${MMAPFS:?the path of the program}" "${TOOLS:?the folder of the compiled tools}"
@@ -158,6 +174,8 @@ watch() {
 	watched=
 	MOUNT_WORK=$(mktemp -d "${TESTDIR:-${TMPDIR:-/var/tmp}}/mmapfs-test.XXXXXX")
 	export MOUNT_WORK
+	# In a session of its own, out of reach of what ends the watch
+	exec {alive}> >(MOUNT_REMOVER=1 exec setsid "$BASH" "$0" >/dev/null 2>&1)
 	trap watch_end EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
@@ -190,7 +208,7 @@ watch() {
 			fi
 		fi
 		timeout -k 10 "$seconds" env HOME="$work/home" TMPDIR="$work" MOUNT_WHO="$who" \
-			TOOLS="$MOUNT_WORK/bin" "${as[@]}" "$BASH" "$MOUNT_WORK/bin/${0##*/}" </dev/null &
+			TOOLS="$MOUNT_WORK/bin" "${as[@]}" "$BASH" "$MOUNT_WORK/bin/${0##*/}" </dev/null {alive}>&- &
 		watched=$!
 		status=0
 		wait "$watched" || status=$?
@@ -205,7 +223,7 @@ watch() {
 			tail -n 40 "$work/log" 2>/dev/null || true
 			exit "$status"
 		fi
-		watch_sweep 2 || exit 1
+		watch_sweep 10 || exit 1
 		rm -rf --one-file-system "$work"
 	done
 	exit "$result"
@@ -384,7 +402,9 @@ mount_stop() {
 
 # ----------------------------------------------------------------
 
-if [ -z "${MOUNT_WHO-}" ]; then
+if [ -n "${MOUNT_REMOVER-}" ]; then
+	watch_remove
+elif [ -z "${MOUNT_WHO-}" ]; then
 	watch "$@"
 fi
 

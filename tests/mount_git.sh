@@ -1,7 +1,7 @@
 #!/bin/bash
 # git on the mount: a repository, clones of it by both roads, branches, gc and fsck.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 100 root user
+. "${0%/*}/mount.sh" 300 root user
 need git
 
 export GIT_CONFIG_NOSYSTEM=1 GIT_TERMINAL_PROMPT=0

@@ -2,7 +2,7 @@
 # The daemon is killed by SIGKILL right after a write returned: the bytes are in the backing
 # file, and the mount point can be used again.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 60 root user
+. "${0%/*}/mount.sh" 180 root user
 
 noise 1 1 >"$plain/old"
 

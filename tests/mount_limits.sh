@@ -2,7 +2,7 @@
 # A daemon that may have 256 descriptors, and a tree of 3,000 files: descriptors are a cache,
 # and what they cannot hold fails alone, with ENFILE.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 240 root user
+. "${0%/*}/mount.sh" 270 root user
 
 cat >"$work/limits.py" <<'END'
 import errno, os, random, resource, sys, time, traceback

@@ -2,7 +2,7 @@
 # Programs that map files of the mount: shared and private mappings, growth under a mapping, and
 # what other processes read of it, through the mount and in the backing folder.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 60 root user
+. "${0%/*}/mount.sh" 180 root user
 
 # The same on the folder alone: a failure here is one of the test's own
 "$TOOLS/tool_mmap" "$plain/file" "$plain/file"

@@ -3,7 +3,7 @@
 # and then on the mount, and has to show the same; what it must show whatever the file system,
 # it asserts itself.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 120 root user
+. "${0%/*}/mount.sh" 360 root user
 
 cat >"$work/common.py" <<'END'
 import ctypes, errno, fcntl, mmap, os, random, signal, socket, stat, struct, sys, time, traceback

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The command line: what is refused, and how; what is accepted, and what comes of it.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 90 root user
+. "${0%/*}/mount.sh" 270 root user
 
 echo content >"$backing/file"
 mkdir "$backing/inside" "$work/odd, name\\with=all"

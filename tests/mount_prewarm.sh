@@ -1,7 +1,7 @@
 #!/bin/bash
 # prewarm=: which pages of the backing files come into memory, and when, by cachestat(2).
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 180 root user
+. "${0%/*}/mount.sh" 540 root user
 
 # All of these files are in memory
 are_resident() {

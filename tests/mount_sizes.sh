@@ -2,7 +2,7 @@
 # Files of awkward sizes: each operation is done to a file of the mount and to one of a plain
 # folder, and all that can be seen of the two, and of the backing file, has to be the same.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 90 root user
+. "${0%/*}/mount.sh" 270 root user
 
 cat >"$work/sizes.py" <<'END'
 import ctypes, errno, hashlib, os, random, sys

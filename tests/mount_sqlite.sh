@@ -1,7 +1,7 @@
 #!/bin/bash
 # sqlite3 on the mount: several processes at once, in each of its rollback modes and in WAL mode.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 100 root user
+. "${0%/*}/mount.sh" 300 root user
 need sqlite3
 
 writers=4

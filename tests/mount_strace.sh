@@ -2,7 +2,7 @@
 # That files are served out of mappings: which system calls the daemon makes, and from where it
 # replies.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 60 root
+. "${0%/*}/mount.sh" 180 root
 need strace
 
 name=sixty-four-mebibytes

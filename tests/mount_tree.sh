@@ -3,7 +3,7 @@
 # rsync. What is seen on the mount has to be what is in the backing folder, and what the same
 # tool makes of the same tree without a mount.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 120 root user
+. "${0%/*}/mount.sh" 360 root user
 need rsync tar getfattr setfattr setfacl
 
 longest=$(printf '%0255d' 7)
