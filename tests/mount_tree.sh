@@ -156,61 +156,75 @@ rsync_is_done() {
 	assert_equal "" "$changes" "changes that rsync still sees from $1 to $2"
 }
 
-source=$work/source
-mkdir "$source"
-tree_make "$source"
+# By both roads of a write: where pages are made clean again and again, that is pwrite; where they
+# are not, a store into the mapping
+for road in flush=10ms flush=manual,write=store; do
+	echo "-o $road"
+	source=$work/source
+	mkdir "$source"
+	tree_make "$source"
 
-mount_start flush=10ms
-for tool in cp tar rsync; do
-	holes=holes
-	if [ "$tool" = rsync ]; then holes=; fi
+	mount_start "$road"
+	for tool in cp tar rsync; do
+		holes=holes
+		if [ "$tool" = rsync ]; then holes=; fi
 
-	# The tool without a mount says what is to be expected of it (tar makes two of two links to
-	# one fifo)
-	expected=$plain/$tool
-	"tree_copy_$tool" "$source" "$expected"
-	if [ "$tool" != tar ]; then compare_trees "$source" "$expected" $holes; fi
+		# The tool without a mount says what is to be expected of it (tar makes two of two links to
+		# one fifo)
+		expected=$plain/$tool
+		"tree_copy_$tool" "$source" "$expected"
+		if [ "$tool" != tar ]; then compare_trees "$source" "$expected" $holes; fi
 
-	"tree_copy_$tool" "$source" "$mnt/$tool"
-	compare_trees "$expected" "$mnt/$tool" $holes
-	compare_backing "$tool"
-	if [ "$tool" = rsync ]; then
-		rsync_is_done "$source" "$mnt/$tool"
-		rsync_is_done "$mnt/$tool" "$source"
-	fi
+		"tree_copy_$tool" "$source" "$mnt/$tool"
+		compare_trees "$expected" "$mnt/$tool" $holes
+		compare_backing "$tool"
+		if [ "$tool" = rsync ]; then
+			rsync_is_done "$source" "$mnt/$tool"
+			rsync_is_done "$mnt/$tool" "$source"
+		fi
 
-	"tree_copy_$tool" "$mnt/$tool" "$plain/$tool.out"
-	compare_trees "$expected" "$plain/$tool.out" $holes
-	if [ "$tool" = rsync ]; then
-		rsync_is_done "$mnt/$tool" "$plain/$tool.out"
-	fi
+		"tree_copy_$tool" "$mnt/$tool" "$plain/$tool.out"
+		compare_trees "$expected" "$plain/$tool.out" $holes
+		if [ "$tool" = rsync ]; then
+			rsync_is_done "$mnt/$tool" "$plain/$tool.out"
+		fi
 
-	# Within the mount
-	"tree_copy_$tool" "$mnt/$tool" "$mnt/$tool.again"
-	compare_trees "$expected" "$mnt/$tool.again" $holes
-done
+		# Within the mount
+		"tree_copy_$tool" "$mnt/$tool" "$mnt/$tool.again"
+		compare_trees "$expected" "$mnt/$tool.again" $holes
+	done
 
-# A second rsync over a tree that has moved on, with deletion
-chmod u+w "$mnt/rsync/read-only" "$source/read-only"
-rm -r "$mnt/rsync/sub" "$mnt/rsync/folder-711"
-mkdir "$mnt/rsync/surplus" && touch "$mnt/rsync/surplus/file"
-echo changed >"$mnt/rsync/one"
-truncate -s 7 "$mnt/rsync/plain"
-chmod 600 "$mnt/rsync/mode-755"
-setfattr -n user.surplus -v x "$mnt/rsync/empty"
-rsync -aHAX --delete "$source/" "$mnt/rsync/"
-compare_trees "$source" "$mnt/rsync"
-compare_backing rsync
-mount_stop
+	# A second rsync over a tree that has moved on, with deletion
+	chmod u+w "$mnt/rsync/read-only" "$source/read-only"
+	rm -r "$mnt/rsync/sub" "$mnt/rsync/folder-711"
+	mkdir "$mnt/rsync/surplus" && touch "$mnt/rsync/surplus/file"
+	echo changed >"$mnt/rsync/one"
+	truncate -s 7 "$mnt/rsync/plain"
+	chmod 600 "$mnt/rsync/mode-755"
+	setfattr -n user.surplus -v x "$mnt/rsync/empty"
+	rsync -aHAX --delete "$source/" "$mnt/rsync/"
+	compare_trees "$source" "$mnt/rsync"
+	compare_backing rsync
 
-# As it is found by a daemon that has seen none of it
-for tool in cp tar rsync; do
-	mount_start flush=manual
-	compare_backing "$tool"
+	# And one that overwrites what differs, in the files as they are
+	dd if=/dev/zero of="$mnt/rsync/plain" bs=1000 seek=100 count=50 conv=notrunc status=none
+	printf else | dd of="$mnt/rsync/holes" bs=1 seek=12000000 conv=notrunc status=none
+	rsync -aHAX --inplace --no-whole-file "$source/" "$mnt/rsync/"
+	compare_trees "$source" "$mnt/rsync"
+	compare_backing rsync
 	mount_stop
+
+	# As it is found by a daemon that has seen none of it
+	for tool in cp tar rsync; do
+		mount_start flush=manual
+		compare_backing "$tool"
+		mount_stop
+	done
+	mount_start flush=manual
+	chmod -R u+w "$mnt"
+	rm -r "${mnt:?}"/*
+	mount_stop
+	assert_equal "" "$(ls -A "$backing")" "what rm -r on the mount left in the backing folder"
+	chmod -R u+w "$source" "$plain"
+	rm -r "$source" "${plain:?}"/*
 done
-mount_start flush=manual
-chmod -R u+w "$mnt"
-rm -r "${mnt:?}"/*
-mount_stop
-assert_equal "" "$(ls -A "$backing")" "what rm -r on the mount left in the backing folder"
