@@ -398,6 +398,7 @@ mount_stop() {
 	[ "$daemon_status" -eq 0 ] || fail "the daemon ended with status $daemon_status"
 	! is_mounted || fail "still mounted"
 	! grep -q 'Sanitizer' "$log" || fail "a sanitizer has something to say in the log"
+	! grep -q 'has no io=stateless' "$log" || fail "this kernel cannot do what io=stateless asks for"
 }
 
 # ----------------------------------------------------------------

@@ -218,6 +218,45 @@ done
 mount_stop
 assert_equal "content file, inside" "$(cat "$backing/file") $(ls -m "$backing")" "the folder after ro"
 
+# io: what the kernel tells of, by what -d shows
+requests() {
+	grep -cE "opcode: $1 " "$log" || true
+}
+
+mkdir "$backing/many"
+for ((i = 0; i < 50; i++)); do
+	mkdir "$backing/many/folder-$i"
+	echo "$i" >"$backing/many/file-$i"
+done
+for mode in handles stateless; do
+	MMAPFS_OPTIONS='' mount_start "io=$mode,debug"
+	for ((i = 0; i < 50; i++)); do
+		read -r content <"$mnt/many/file-$i"
+		assert_equal "$i" "$content" "file $i, io=$mode"
+		assert_equal "" "$(ls "$mnt/many/folder-$i")" "folder $i, io=$mode"
+	done
+	mount_stop
+	[ "$(requests READ)" -ge 50 ] || fail "io=$mode: the log shows $(requests READ) reads of 50 files"
+	[ "$(requests FLUSH)" -le 1 ] || fail "io=$mode: told of $(requests FLUSH) closes"
+	for request in OPEN OPENDIR; do
+		count=$(requests $request)
+		case $mode in
+		handles) [ "$count" -ge 50 ] || fail "io=$mode: the log shows $count times $request" ;;
+		# Once, to hear that it need not
+		stateless) [ "$count" -le 1 ] || fail "io=$mode: told $count times of $request" ;;
+		esac
+	done
+	if [ $mode = stateless ]; then
+		[ "$(requests 'RELEASE(DIR)?')" -le 1 ] || fail "io=$mode: told of $(requests 'RELEASE(DIR)?') releases"
+	fi
+	# Nodes are told apart by numbers, not by where they lie in memory
+	highest=$(grep -oE 'nodeid: [0-9]+' "$log" | cut -d ' ' -f 2 | sort -n | tail -n 1)
+	if [ "$highest" -lt 100 ] || [ "$highest" -gt 1000 ]; then
+		fail "io=$mode: node number $highest, and there are 103"
+	fi
+done
+rm -r "$backing/many"
+
 # No time-outs: a change made behind the mount is seen by the next stat
 mount_start attr_timeout=0,entry_timeout=0
 for ((i = 1; i <= 20; i++)); do
