@@ -24,11 +24,11 @@ processes_of_daemon() {
 }
 
 # Runs the program with bad arguments. It has to end by itself, not with status 0, with as many
-# lines on stderr as said, one of them with WORD in it, and to leave all as it was. refuse LINES
-# WORD ARGUMENT...
+# lines on stderr as said, with WORD in them and the ADVICE (a regular expression) what to do
+# instead, and to leave all as it was. refuse LINES WORD ADVICE ARGUMENT...
 refuse() {
-	local most=$1 word=$2 status=0 lines
-	shift 2
+	local most=$1 word=$2 advice=$3 status=0 lines
+	shift 3
 	state >"$work/out.before"
 	timeout 10 "${program[@]}" "$@" </dev/null >"$work/out.stdout" 2>"$work/out.stderr" || status=$?
 	state >"$work/out.after"
@@ -38,74 +38,93 @@ refuse() {
 		fail "exit status $status: mmapfs $*"
 	fi
 	if [ "$lines" -lt 1 ] || [ "$lines" -gt "$most" ] || [ -s "$work/out.stdout" ] ||
-		! grep -qF -e "$word" "$work/out.stderr"; then
-		fail "mmapfs $*: not $most line(s) on stderr with '$word': $(cat "$work"/out.std*)"
+		! grep -qF -e "$word" "$work/out.stderr" || ! grep -qE -e "$advice" "$work/out.stderr"; then
+		fail "mmapfs $*: not $most line(s) on stderr with '$word' and '$advice': $(cat "$work"/out.std*)"
 	fi
 }
 
 # ---- bad options, before and after the folders
 
 refuse_option() {
-	refuse 1 "$1" -o "$2" "$backing" "$mnt"
-	refuse 1 "$1" "$backing" "$mnt" -o "$2"
+	refuse 1 "$1" "$2" -o "$3" "$backing" "$mnt"
+	refuse 1 "$1" "$2" "$backing" "$mnt" -o "$3"
 }
 
-refuse_option frobnicate frobnicate
-refuse_option frobnicate frobnicate=7
-refuse_option frobnicate flush=10ms,frobnicate
+help='mmapfs --help lists the options'
+limits='(such as |try flush=)10ms'
+refuse_option frobnicate "$help" frobnicate
+refuse_option frobnicate "$help" frobnicate=7
+refuse_option frobnicate "$help" flush=10ms,frobnicate
 for policy in 10parsecs 10 ms 0ms -1ms always: '' 99999999999999999999ms 10ms: :10ms : 10ms:20ms 1K:2M \
 	0K 0writes 1.5s +10ms '10 ms' ' 10ms' manual:10ms 10ms:never 10mss 10msx s 0x10ms always10ms \
 	99999999999999999999K 17179869184G 99999999999999999999writes Always; do
-	refuse_option flush "flush=$policy"
+	refuse_option flush "$limits" "flush=$policy"
 done
-refuse_option flush flush
+refuse_option flush "$help" flush
 for when in sometimes '' never: open:mount 1 Open; do
-	refuse_option prewarm "prewarm=$when"
+	refuse_option prewarm 'use never, open or mount$' "prewarm=$when"
 done
 for limit in '' -1 abc 1X 1.5M 10ms 99999999999999999999 17179869184G; do
-	refuse_option prewarm_limit "prewarm=mount,prewarm_limit=$limit"
+	refuse_option prewarm_limit 'such as 512M$' "prewarm=mount,prewarm_limit=$limit"
 done
 for mode in '' other Handles handles:stateless; do
-	refuse_option io "io=$mode"
+	refuse_option io 'use auto, handles or stateless$' "io=$mode"
+done
+for method in '' other mmap Store; do
+	refuse_option write 'use auto, store or pwrite$' "write=$method"
 done
 for name in entry_timeout attr_timeout negative_timeout; do
 	for seconds in -1 abc '' 1x nan -0.5; do
-		refuse_option "$name" "$name=$seconds"
+		refuse_option "$name" 'use 0 or more, such as 0\.5$' "$name=$seconds"
 	done
 done
-refuse 1 frobnicate --frobnicate "$backing" "$mnt"
-refuse 1 flush -o io=auto -o flush=10parsecs -o prewarm=never "$backing" "$mnt"
-refuse 1 -o "$backing" "$mnt" -o
+for name in max_threads max_idle_threads; do
+	for count in 0 -1 abc '' 1x 1001; do
+		refuse_option "$name" 'use 1 to 1000$' "$name=$count"
+	done
+done
+refuse 1 frobnicate "$help" --frobnicate "$backing" "$mnt"
+refuse 1 flush "$limits" -o io=auto -o flush=10parsecs -o prewarm=never "$backing" "$mnt"
+refuse 1 -o 'missing argument' "$backing" "$mnt" -o
 
 # ---- bad folders
 
-refuse 3 mmapfs
-refuse 3 mmapfs "$backing"
-refuse 3 mmapfs -o flush=10ms
-refuse 1 "$work/third" "$backing" "$mnt" "$work/third"
-refuse 1 "$work/missing" "$work/missing" "$mnt"
-refuse 1 "$work/a-file" "$work/a-file" "$mnt"
-refuse 1 "$work/a-file/x" "$work/a-file/x" "$mnt"
-refuse 1 "$work/missing" "$backing" "$work/missing"
-refuse 1 "$work/a-file" "$backing" "$work/a-file"
-refuse 1 "$backing/file" "$backing" "$backing/file"
-refuse 1 "$backing/inside" "$backing" "$backing/inside"
-refuse 1 inside "$backing" "$work/link-inside"
-refuse 1 inside "$work/link-backing" "$mnt/../backing/inside"
-refuse 1 inside backing backing/inside
-refuse 1 '' '' "$mnt"
-refuse 1 '' "$backing" ''
+usage='usage: mmapfs \[-o OPTIONS\] BACKING MOUNTPOINT$'
+no_backing='BACKING must be a folder that you may read$'
+no_mountpoint='MOUNTPOINT must be a folder$'
+below='mount it elsewhere$'
+refuse 3 mmapfs "$usage"
+refuse 3 'MOUNTPOINT is missing' "$usage" "$backing"
+refuse 3 'BACKING is missing' "$usage" -o flush=10ms
+refuse 1 "$work/third" 'takes BACKING and MOUNTPOINT$' "$backing" "$mnt" "$work/third"
+refuse 1 "$work/missing" "$no_backing" "$work/missing" "$mnt"
+refuse 1 "$work/a-file" "$no_backing" "$work/a-file" "$mnt"
+refuse 1 "$work/a-file/x" "$no_backing" "$work/a-file/x" "$mnt"
+refuse 1 "$work/missing" "$no_mountpoint" "$backing" "$work/missing"
+refuse 1 "$work/a-file" "$no_mountpoint" "$backing" "$work/a-file"
+refuse 1 "$backing/file" "$no_mountpoint" "$backing" "$backing/file"
+refuse 1 "$backing/inside" "$below" "$backing" "$backing/inside"
+refuse 1 inside "$below" "$backing" "$work/link-inside"
+refuse 1 inside "$below" "$work/link-backing" "$mnt/../backing/inside"
+refuse 1 inside "$below" backing backing/inside
+refuse 1 '' "$no_backing" '' "$mnt"
+refuse 1 '' "$no_mountpoint" "$backing" ''
 if [ "$who" = user ]; then
 	mkdir "$work/unreadable"
 	chmod 000 "$work/unreadable"
-	refuse 1 "$work/unreadable" "$work/unreadable" "$mnt"
+	refuse 1 "$work/unreadable" "$no_backing" "$work/unreadable" "$mnt"
 	chmod 700 "$work/unreadable"
 	mkdir "$work/unreadable/below"
 	chmod 000 "$work/unreadable"
-	refuse 1 "$work/unreadable/below" "$work/unreadable/below" "$mnt"
-	refuse 1 "$work/unreadable/below" "$backing" "$work/unreadable/below"
+	refuse 1 "$work/unreadable/below" "$no_backing" "$work/unreadable/below" "$mnt"
+	refuse 1 "$work/unreadable/below" "$no_mountpoint" "$backing" "$work/unreadable/below"
 	chmod 700 "$work/unreadable"
 fi
+# A mount that serves is not covered by another
+mount_start
+refuse 1 "$mnt" "is in use as a mount point; fusermount3 -u $mnt first\$" "$backing" "$mnt"
+assert_equal content "$(cat "$mnt/file")" "the file, after an attempt to mount over the mount"
+mount_stop
 
 # ---- what only tells
 
@@ -117,7 +136,8 @@ for option in --help --version; do
 	mv "$work/out.stdout" "$work/out.$option"
 done
 grep -q 'mmapfs.*[0-9]\.[0-9]' "$work/out.--version" || fail "--version shows no version"
-for word in flush prewarm prewarm_match prewarm_limit io entry_timeout attr_timeout negative_timeout; do
+for word in flush prewarm prewarm_match prewarm_limit io write entry_timeout attr_timeout negative_timeout \
+	max_threads max_idle_threads; do
 	grep -q "$word=" "$work/out.--help" || fail "--help says nothing of $word"
 done
 
@@ -267,3 +287,94 @@ for ((i = 1; i <= 20; i++)); do
 	mv "$backing/renamed" "$backing/grows"
 done
 mount_stop
+rm "$backing/grows"
+
+# Time-outs, each against what the others are by default: attributes and names are kept for a second,
+# missing names not at all
+open_size() {
+	stat -L -c %s /proc/self/fd/5
+}
+open_size_is() {
+	[ "$(open_size)" = "$1" ]
+}
+is_missing() {
+	! stat "$1" >/dev/null 2>&1
+}
+for option in attr_timeout entry_timeout negative_timeout; do
+	echo content >"$backing/resized"
+	touch "$backing/removed"
+	mount_start "$option=60"
+	exec 5<"$mnt/resized"
+	assert_equal 8 "$(open_size)" "size, $option=60"
+	stat "$mnt/removed" >/dev/null
+	is_missing "$mnt/made" || fail "$option=60: a name that was not made yet"
+	truncate -s 100 "$backing/resized"
+	rm "$backing/removed"
+	touch "$backing/made"
+	if [ $option = negative_timeout ]; then
+		is_missing "$mnt/made" || fail "$option=60: a missing name is asked for anew"
+	else
+		stat "$mnt/made" >/dev/null || fail "$option=60: a name made behind the mount is not seen"
+	fi
+	sleep 2
+	if [ $option = attr_timeout ]; then
+		assert_equal 8 "$(open_size)" "size, not asked for anew, $option=60"
+	else
+		wait_until 5 open_size_is 100 || fail "$option=60: a size is not asked for anew"
+	fi
+	if [ $option = entry_timeout ]; then
+		! is_missing "$mnt/removed" || fail "$option=60: a name is asked for anew"
+	else
+		wait_until 5 is_missing "$mnt/removed" || fail "$option=60: a name is not asked for anew"
+	fi
+	if [ $option = negative_timeout ]; then
+		is_missing "$mnt/made" || fail "$option=60: a missing name is asked for anew after 2 s"
+	fi
+	exec 5<&-
+	mount_stop
+	rm "$backing/resized" "$backing/made"
+done
+
+# As many threads as may, and each has a descriptor of the device beside the one of the mount
+cat >"$work/load.py" <<'END'
+import os, sys, threading
+def work(i):
+	fd = os.open("%s/load-%d" % (sys.argv[1], i), os.O_RDWR | os.O_CREAT)
+	while True:
+		os.pwrite(fd, b"x" * 4096, 0)
+		os.fsync(fd)
+for i in range(20):
+	threading.Thread(target=work, args=(i,)).start()
+END
+devices_are() {
+	[ "$({ readlink "/proc/$daemon/fd/"* || true; } | grep -cx /dev/fuse)" -eq "$1" ]
+}
+for threads in 1 3 10; do
+	option=max_threads=$threads
+	# The default
+	if [ $threads -eq 10 ]; then option=; fi
+	mount_start $option
+	python3 "$work/load.py" "$mnt" &
+	load=$!
+	wait_until 20 devices_are $((threads + 1)) ||
+		fail "$threads threads: open: $(readlink "/proc/$daemon/fd/"* | sort | uniq -c)"
+	stays 500 devices_are $((threads + 1)) ||
+		fail "$threads threads: then open: $(readlink "/proc/$daemon/fd/"* | sort | uniq -c)"
+	{ kill -KILL $load && wait $load; } 2>/dev/null || true
+	mount_stop
+	rm "$backing"/load-*
+done
+
+# auto_unmount: gone with its daemon, however that ended. (For an ordinary user it is only accepted:
+# libfuse 3.14 asks as root whether the mount is dead, and root may not look at another's mount.)
+mount_start auto_unmount
+assert_equal content "$(cat "$mnt/file")" "the file, seen through the mount of: auto_unmount"
+if [ "$who" = root ]; then
+	is_unmounted() {
+		! is_mounted
+	}
+	{ kill -KILL "$daemon" && daemon_wait; } 2>/dev/null
+	wait_until 10 is_unmounted || fail "auto_unmount: still mounted when the daemon was killed"
+else
+	mount_stop
+fi
