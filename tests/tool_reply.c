@@ -35,19 +35,11 @@
 #define IOV_MOST    16
 #define OPTIONS	    ((void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE))
 
-static volatile sig_atomic_t ended;
-
 static pid_t process;
 static const char *file_name; /* without its folder */
 static ino_t file_number;
 static uint64_t mapped;
 static uint64_t other;
-
-static void on_signal(int number)
-{
-	(void)number;
-	ended = 1;
-}
 
 /* Is `fd` of the process the device? */
 static int is_device(int fd)
@@ -169,34 +161,16 @@ static void attach(void)
 	closedir(folder);
 }
 
-int main(int argc, char **argv)
+/* Deals with all threads that have stopped. Returns 0 when there is nobody left to watch. */
+static int on_stops(void)
 {
-	struct sigaction action = {.sa_handler = on_signal};
-	struct stat st;
+	struct __ptrace_syscall_info info;
+	int status;
+	pid_t thread;
 
-	if (argc != 3 || stat(argv[2], &st) != 0) {
-		fprintf(stderr, "usage: tool_reply PID FILE\n");
-		return 2;
-	}
-	process = atoi(argv[1]);
-	file_name = strrchr(argv[2], '/') ? strrchr(argv[2], '/') + 1 : argv[2];
-	file_number = st.st_ino;
-	sigaction(SIGTERM, &action, NULL); /* without SA_RESTART: it ends the wait */
-	sigaction(SIGINT, &action, NULL);
+	while ((thread = waitpid(-1, &status, __WALL | WNOHANG)) > 0) {
+		int deliver = 0;
 
-	attach();
-	printf("ready\n");
-	fflush(stdout);
-	while (!ended) {
-		struct __ptrace_syscall_info info;
-		int status, deliver = 0;
-		pid_t thread = waitpid(-1, &status, __WALL);
-
-		if (thread < 0) {
-			if (errno == EINTR)
-				continue;
-			break; /* nobody left to watch */
-		}
 		if (!WIFSTOPPED(status))
 			continue;
 		if (WSTOPSIG(status) == (SIGTRAP | 0x80)) {
@@ -209,6 +183,36 @@ int main(int argc, char **argv)
 		}
 		ptrace(PTRACE_SYSCALL, thread, NULL, (void *)(intptr_t)deliver);
 	}
+	return thread == 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct stat st;
+	sigset_t signals;
+	int number;
+
+	if (argc != 3 || stat(argv[2], &st) != 0) {
+		fprintf(stderr, "usage: tool_reply PID FILE\n");
+		return 2;
+	}
+	process = atoi(argv[1]);
+	file_name = strrchr(argv[2], '/') ? strrchr(argv[2], '/') + 1 : argv[2];
+	file_number = st.st_ino;
+	/* None is lost: they wait until they are asked for, those of the stopped threads too. */
+	signal(SIGCHLD, SIG_DFL);
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+
+	attach();
+	printf("ready\n");
+	fflush(stdout);
+	do
+		number = on_stops() ? sigwaitinfo(&signals, NULL) : SIGTERM;
+	while (number == SIGCHLD || (number < 0 && errno == EINTR));
 	printf("mapped=%llu other=%llu\n", (unsigned long long)mapped, (unsigned long long)other);
 	return 0;
 }
