@@ -760,6 +760,11 @@ def vectors(d):
 	assert os.pread(fd, 10, 1 << 40) == b""
 	out = [attempt(os.pread, fd, 10, -1), attempt(os.pwrite, fd, b"x", -1), os.fstat(fd).st_size]
 	out += [attempt(os.ftruncate, fd, 1 << 60), attempt(os.pwrite, fd, b"x", (1 << 63) - 2)]
+	# Beyond the largest file that the file system below can hold, but not the kernel
+	for at in ((1 << 44) - 4096, 1 << 44, 1 << 45, 1 << 50):
+		out += [attempt(os.pwrite, fd, b"x", at), attempt(fallocate, fd, 0, at, 4096),
+			attempt(os.ftruncate, fd, at), os.fstat(fd).st_size, attempt(os.pread, fd, 10, at)]
+		os.ftruncate(fd, 333)
 	os.close(fd)
 	return out
 
@@ -814,6 +819,33 @@ def ownership(d):
 	out = [view(p) for p in names]
 	assert {o[1] for o in out[:-2]} == {1234} and {o[2] for o in out[6:9]} == {3456}, out
 	assert out[0][1:3] == (1234, 2345) and out[-1][1:3] == out[-2][1:3] == (0, 0), out
+	return out
+
+def foreign_group(d):
+	"""Set-group-id in folders of a group that the maker is in, and of one that it is not in"""
+	os.chmod(".", 0o777)
+	for group in (3456, 7777):
+		os.mkdir("of-%d" % group)
+		os.chown("of-%d" % group, 0, group)
+		os.chmod("of-%d" % group, 0o2777)
+	def work():
+		os.umask(0)
+		for group in (3456, 7777):
+			for mode in (0o2755, 0o2711, 0o2745, 0o2777, 0o6777, 0o755):
+				put("of-%d/file-%o" % (group, mode), b"", mode)
+				os.mknod("of-%d/node-%o" % (group, mode), stat.S_IFREG | mode)
+				os.mkdir("of-%d/folder-%o" % (group, mode), mode)
+				put("of-%d/folder-%o/deep" % (group, mode), b"", mode)
+				put("of-%d/changed-%o" % (group, mode), b"x")
+				os.chmod("of-%d/changed-%o" % (group, mode), mode)
+			os.mkfifo("of-%d/fifo" % group, 0o2755)
+			os.symlink("x", "of-%d/link" % group)
+		return True
+	assert as_user(1234, 2345, [3456], work)
+	names = [os.path.join(folder, name) for folder, folders, files in os.walk(".") for name in folders + files]
+	out = [view(p) for p in sorted(names)]
+	# With the group's right to execute it would be a program of that group
+	assert not [o for o in out if o[2] == 7777 and stat.S_ISREG(int(o[3], 8)) and int(o[3], 8) & 0o2010 == 0o2010]
 	return out
 
 def permissions(d):
@@ -936,7 +968,7 @@ def foreign_open_files(d):
 	assert os.waitpid(pid, 0)[1] == 0 and get("file") == b"Con"
 	return []
 
-run([ownership, permissions, identities_at_once, privileges_of_files, foreign_open_files], *sys.argv[1:])
+run([ownership, foreign_group, permissions, identities_at_once, privileges_of_files, foreign_open_files], *sys.argv[1:])
 END
 
 # What set-up and check need a tool for: default ACLs, on folder $1
@@ -978,11 +1010,43 @@ mount_stop
 assert_equal 1234567890 "$(stat -c %Y "$backing/times_of_writes/kept")" \
 	"the time that was set, in the backing folder"
 
+# A daemon that may not write beyond 1 MiB of a file says so to who does, and lives
+cat >"$work/limit.py" <<'END'
+from common import *
+path = os.path.join(sys.argv[1], "limited")
+fd = os.open(path, os.O_RDWR | os.O_CREAT)
+content = random.Random(1).randbytes(1 << 20)
+assert os.pwrite(fd, content, 0) == 1 << 20
+out = [attempt(os.pwrite, fd, b"x", 1 << 20), attempt(os.pwrite, fd, b"x" * 4096, 5 << 20),
+	attempt(os.ftruncate, fd, 2 << 20), attempt(fallocate, fd, 0, 1 << 20, 4096)]
+assert out == ["EFBIG"] * 4, out
+# As far as it goes
+os.ftruncate(fd, (1 << 20) - 10)
+assert os.pwrite(fd, b"y" * 20, (1 << 20) - 10) == 10
+assert attempt(os.pwrite, fd, b"y", 1 << 20) == "EFBIG"
+assert os.pwrite(fd, b"z" * 4096, 8192) == 4096
+os.fsync(fd)
+assert get(path) == content[:8192] + b"z" * 4096 + content[12288:-10] + b"y" * 10
+END
+unlimited=("${program[@]}")
+for policy in manual 10ms; do
+	program=(prlimit --fsize=1048576:1048576 "${unlimited[@]}")
+	mount_start "flush=$policy"
+	python3 "$work/limit.py" "$mnt" || fail "flush=$policy, with a limit to the size of files"
+	! daemon_is_gone || fail "the daemon has died of a limit to the size of files"
+	mount_stop
+	rm "$backing/limited"
+done
+program=("${unlimited[@]}")
+
 if [ "$who" = root ]; then
 	chmod 755 "$work" "$plain" "$backing"
+	# The groups that the daemon was started with are nobody else's
+	program=(setpriv '--groups=0,7777,8888' -- "${unlimited[@]}")
 	mount_start flush=manual,allow_other
 	python3 "$work/users.py" "$plain" "$mnt" || fail "other users, allow_other"
 	mount_stop
+	program=("${unlimited[@]}")
 	mount_start
 	! setpriv --reuid=1234 --regid=2345 --clear-groups ls "$mnt" 2>/dev/null ||
 		fail "another user can list a mount without allow_other"
