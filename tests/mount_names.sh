@@ -971,6 +971,48 @@ def foreign_open_files(d):
 run([ownership, foreign_group, permissions, identities_at_once, privileges_of_files, foreign_open_files], *sys.argv[1:])
 END
 
+# An ordinary user, whose mount it is, and files that are root's
+cat >"$work/foreign.py" <<'END'
+from common import *
+
+backing = sys.argv.pop()
+
+def files_of_root(d):
+	os.chdir("../foreign")
+	out, direct = [], d.startswith(sys.argv[1] + "/")
+	for name in ("666", "222", "444"):
+		below = name if direct else os.path.join(backing, "foreign", name)
+		for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND):
+			out.append(attempt(lambda: os.close(os.open(name, flags))))
+		out += [attempt(os.chmod, name, 0o600), attempt(os.chown, name, os.getuid(), -1),
+			attempt(os.utime, name, ns=(5, 6)), attempt(set_times, name, (0, UTIME_NOW), (0, UTIME_NOW)),
+			attempt(os.setxattr, name, "user.x", b"x"), attempt(os.listxattr, name),
+			[os.access(name, m) for m in (os.R_OK, os.W_OK, os.X_OK)]]
+		if name == "444":
+			out += [attempt(os.truncate, name, 0), get(name)]
+			continue
+		fd = os.open(name, os.O_WRONLY)
+		for i in range(2):
+			before = os.fstat(fd).st_mtime_ns, os.stat(below).st_mtime_ns
+			time.sleep(0.015)
+			assert os.pwrite(fd, b"%d" % i * 4096, 4096) == 4096
+			for after in (os.fstat(fd), os.stat(name)):
+				assert after.st_mtime_ns > before[0], "%s: mtime does not move: write %d" % (name, i)
+			end = time.monotonic() + 20
+			while os.stat(below).st_mtime_ns <= before[1]:
+				assert time.monotonic() < end, "%s: mtime does not move below: write %d" % (name, i)
+				time.sleep(0.01)
+		os.fsync(fd)
+		os.ftruncate(fd, 10000)
+		assert os.pwrite(fd, b"end", 10000) == 3
+		os.close(fd)
+		out += [os.stat(name).st_size, os.stat(below).st_size, attempt(get, name)]
+	out += [attempt(os.rename, "666", "777"), attempt(os.unlink, "444"), attempt(put, "new", b"x")]
+	return out
+
+run([files_of_root], *sys.argv[1:])
+END
+
 # What set-up and check need a tool for: default ACLs, on folder $1
 acl_check() {
 	(
@@ -1051,4 +1093,25 @@ if [ "$who" = root ]; then
 	! setpriv --reuid=1234 --regid=2345 --clear-groups ls "$mnt" 2>/dev/null ||
 		fail "another user can list a mount without allow_other"
 	mount_stop
+
+	# As an ordinary user mounts it
+	rm -rf "${plain:?}"/* "${backing:?}"/*
+	chown 65534:65534 "$plain" "$backing" "$mnt"
+	ordinary=(setpriv --reuid=65534 --regid=65534 --clear-groups --)
+	program=("${ordinary[@]}" "${unlimited[@]}")
+	for options in '' flush=manual,write=store flush=10ms; do
+		for folder in "$plain/foreign" "$backing/foreign"; do
+			mkdir "$folder"
+			for mode in 666 222 444; do
+				head -c 20000 /dev/zero >"$folder/$mode"
+				chmod "$mode" "$folder/$mode"
+			done
+		done
+		mount_start $options
+		"${ordinary[@]}" python3 "$work/foreign.py" "$plain" "$mnt" "$backing" ||
+			fail "files of root, -o '$options'"
+		mount_stop
+		cmp "$plain/foreign/222" "$backing/foreign/222" || fail "a file that may only be written, -o '$options'"
+		rm -r "${plain:?}"/* "${backing:?}"/*
+	done
 fi
