@@ -226,6 +226,54 @@ def read_only_files():
 	state["kept-open"] = b"written"
 	check_all(mount)
 
+def replace():
+	"other files moved over 50 open ones in the backing folder: the old file, or ESTALE, never the other"
+	some, others = names[2400:2700], names[2700:3000]
+	victims = some[::6]
+	states = {name: os.stat(at(name)) for name in some}
+	fds = {name: os.open(at(name), os.O_RDWR) for name in some[::2]}
+	stale = 0
+	for i, name in enumerate(victims):
+		os.chmod(os.path.join(backing, others[i]), 0o604)
+		os.rename(os.path.join(backing, others[i]), os.path.join(backing, name))
+	# What the kernel knows is forgotten, and what the daemon has of them makes way for others
+	time.sleep(1.1)
+	check_all(mount, others[50:])
+	for fd in fds.values():
+		os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+	def old_or_stale(call, *arguments):
+		nonlocal stale
+		try:
+			return call(*arguments)
+		except OSError as error:
+			assert error.errno == errno.ESTALE, error
+			stale += 1
+	for name, fd in fds.items():
+		was, st = states[name], old_or_stale(os.fstat, fd)
+		assert st is None or (st.st_ino, st.st_size, st.st_mode) == (was.st_ino, was.st_size, was.st_mode), name
+		found = old_or_stale(os.pread, fd, 10000, 0)
+		assert found is None or found == state[name], "%s: %d bytes of another file" % (name, len(found))
+		old_or_stale(os.fchmod, fd, 0o640)
+		st = old_or_stale(os.fstat, fd)
+		assert st is None or st.st_mode & 0o777 == 0o640, name
+		old_or_stale(os.pwrite, fd, b"to the old", 5)
+		old_or_stale(os.ftruncate, fd, 7)
+		old_or_stale(os.fsync, fd)
+		if name not in victims:
+			state[name] = state[name][:5].ljust(5, b"\0") + b"to"
+	print("%d of %d calls: ESTALE" % (stale, 7 * len(fds)))
+	for i, name in enumerate(victims):
+		path = os.path.join(backing, name)
+		state[name] = state.pop(others[i])
+		assert get(path) == state[name], "%s: the other file was written to" % name
+		assert os.stat(path).st_mode & 0o777 == 0o604, "%s: the other file's mode was changed" % name
+		# By its name it is the other file
+		assert get(at(name)) == state[name] and os.stat(at(name)).st_mode & 0o777 == 0o604, name
+	for fd in fds.values():
+		os.close(fd)
+	check_all(mount)
+	check_all(backing)
+
 def health():
 	"and after all that it is well"
 	assert listed() == sorted(state)
@@ -254,7 +302,8 @@ if sys.argv[3:] == ["make"]:
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1000, "this test needs 1,000 descriptors itself"
 wrong = 0
-for step in (walk, write, unlink, open_many, unlink_many, unlink_links, open_folders, read_only_files, rename, health):
+for step in (walk, write, unlink, open_many, unlink_many, unlink_links, open_folders, rename, replace,
+	read_only_files, health):
 	try:
 		step()
 	except Exception:
