@@ -40,24 +40,48 @@ int caller_init(struct fs *fs)
 	return error;
 }
 
-static int groups_enter(fuse_req_t req)
+/* The caller's supplementary groups: *groups is few, or to be freed. How many, or negative errno. */
+#define GROUPS_FEW 64
+static int groups_get(fuse_req_t req, gid_t *few, gid_t **groups)
 {
-	gid_t few[64], *groups = few;
-	int count = fuse_req_getgroups(req, sizeof(few) / sizeof(few[0]), few);
-	int error, again;
+	int again, count = fuse_req_getgroups(req, GROUPS_FEW, few);
 
-	if (count > (int)(sizeof(few) / sizeof(few[0]))) {
-		groups = malloc((size_t)count * sizeof(*groups));
-		if (!groups)
+	*groups = few;
+	if (count > GROUPS_FEW) {
+		*groups = malloc((size_t)count * sizeof(**groups));
+		if (!*groups) {
+			*groups = few;
 			return -ENOMEM;
-		again = fuse_req_getgroups(req, count, groups);
+		}
+		again = fuse_req_getgroups(req, count, *groups);
 		count = again < count ? again : count;
 	}
 	/* The caller may be gone, or in another pid name space: then it has its group alone. */
-	error = thread_setgroups(count > 0 ? (size_t)count : 0, groups);
+	return count > 0 ? count : 0;
+}
+
+static int groups_enter(fuse_req_t req)
+{
+	gid_t few[GROUPS_FEW], *groups;
+	int count = groups_get(req, few, &groups);
+	int error = count < 0 ? count : thread_setgroups((size_t)count, groups);
+
 	if (groups != few)
 		free(groups);
 	return error;
+}
+
+bool caller_is_in_group(fuse_req_t req, gid_t group)
+{
+	gid_t few[GROUPS_FEW], *groups;
+	bool found = fuse_req_ctx(req)->gid == group;
+	int count = found ? 0 : groups_get(req, few, &groups);
+
+	for (int i = 0; i < count && !found; i++)
+		found = groups[i] == group;
+	if (count > 0 && groups != few)
+		free(groups);
+	return found;
 }
 
 int caller_enter(struct fs *fs, fuse_req_t req, struct caller *caller)

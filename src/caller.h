@@ -18,6 +18,9 @@ int caller_init(struct fs *fs);
 /* Takes on the identity of a request's caller. 0 or negative errno; then nothing has changed. */
 int caller_enter(struct fs *fs, fuse_req_t req, struct caller *caller);
 
+/* Whether the group is one of the caller's. */
+bool caller_is_in_group(fuse_req_t req, gid_t group);
+
 /* Back to our own, on every way out. */
 void caller_leave(const struct caller *caller);
 

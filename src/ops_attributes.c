@@ -161,16 +161,28 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
 		 int flags)
 {
+	/* An ACL may take set-gid away, which depends on whose it is (posix_acl_update_mode()). */
+	bool as_caller = strcmp(name, "system.posix_acl_access") == 0;
 	struct fs *fs = fs_of(req);
+	struct caller caller;
 	struct held held;
 	int error = hold(fs, ino, &held);
 
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	error = as_caller ? caller_enter(fs, req, &caller) : 0;
 	if (!error) {
 		if (setxattr(backing_path(held.descriptor).text, name, value, size, flags))
 			error = -errno;
-		unhold(fs, &held);
+		if (as_caller)
+			caller_leave(&caller);
 	}
+	unhold(fs, &held);
 	reply_error(req, error);
+	if (as_caller && !error) /* and the kernel does not know */
+		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)

@@ -2,6 +2,8 @@
 /* Operations on data: opening, reading, writing, syncing. */
 #include "ops.h"
 
+#include "caller.h"
+
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -80,8 +82,8 @@ static void reply_unmapped(fuse_req_t req, struct file *file, size_t size, off_t
 }
 
 /*
- * What the kernel does before a cached write: an unprivileged one takes set-uid, and set-gid where
- * that means execution, away, and any write the capabilities of the file. (With
+ * What the kernel does before a cached write: an unprivileged one takes set-uid away, set-gid where
+ * that means execution or the group is a foreign one, and any write the capabilities of the file. (With
  * FUSE_HANDLE_KILLPRIV_V2 a request would say that it is our turn, but libfuse hides that.)
  * 0, 1: something was taken away, or negative errno.
  */
@@ -96,8 +98,9 @@ static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
 		return -errno;
 	if (fuse_req_ctx(req)->uid != 0) {
 		drop = st.st_mode & S_ISUID;
-		if (st.st_mode & S_IXGRP)
-			drop |= st.st_mode & S_ISGID;
+		if ((st.st_mode & S_ISGID) &&
+		    ((st.st_mode & S_IXGRP) || !caller_is_in_group(req, st.st_gid)))
+			drop |= S_ISGID;
 	}
 	if (drop && fchmod(descriptor, st.st_mode & ~S_IFMT & ~drop))
 		return -errno;
@@ -108,6 +111,13 @@ static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
 		dropped = 1;
 	}
 	return dropped;
+}
+
+/* After the reply: the kernel still has the old mode. Of attributes alone, which waits for nobody. */
+static void mode_changed(struct fs *fs, fuse_ino_t ino, int dropped)
+{
+	if (dropped > 0)
+		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 }
 
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -162,9 +172,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 		reply_error(req, (int)count);
 	else
 		fuse_reply_write(req, (size_t)count);
-	/* The kernel still has the old mode. Attributes alone: it waits for nobody. */
-	if (dropped > 0)
-		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
+	mode_changed(fs, ino, dropped);
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
@@ -186,15 +194,19 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 {
 	struct fs *fs = fs_of(req);
 	struct file *file;
-	int error = use_file(fs, ino, FILE_WRITE, &file);
+	int dropped = 0, error = use_file(fs, ino, FILE_WRITE, &file);
 
 	(void)fi;
 	if (!error) {
-		error = mmapio_file_allocate(file->mapped, mode, (uint64_t)offset,
-					     (uint64_t)length);
+		/* The kernel has been here, but leaves set-gid of foreign groups. */
+		dropped = drop_privileges(req, file->mapped);
+		error = dropped < 0 ? dropped
+				    : mmapio_file_allocate(file->mapped, mode, (uint64_t)offset,
+							   (uint64_t)length);
 		file_put(&fs->files, file);
 	}
 	reply_error(req, error);
+	mode_changed(fs, ino, dropped);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
