@@ -288,7 +288,7 @@ bool node_descriptor_unkeep(struct nodes *nodes, struct node *node)
 	return kept;
 }
 
-void node_descriptor_drop(struct nodes *nodes, struct node *node)
+int node_descriptor_take(struct nodes *nodes, struct node *node)
 {
 	int descriptor;
 
@@ -300,7 +300,7 @@ void node_descriptor_drop(struct nodes *nodes, struct node *node)
 		nodes->used--;
 	if (node->keep)
 		nodes->held--;
+	node->keep = false;
 	pthread_mutex_unlock(&nodes->descriptor_lock);
-	if (descriptor >= 0)
-		close(descriptor);
+	return descriptor;
 }

@@ -39,6 +39,52 @@ static bool table_add_locked(struct nodes *nodes, struct node *node)
 	return true;
 }
 
+static void table_remove_locked(struct nodes *nodes, struct node *node)
+{
+	HASH_DELETE(by_id, nodes->by_id, node);
+	HASH_DELETE(by_identity, nodes->by_identity, node);
+}
+
+/* How many nodes may be dormant: some 30 MB. */
+#ifdef MMAPIO_DEBUG
+#define DORMANT_MAX 100
+#else
+#define DORMANT_MAX 100000
+#endif
+
+static void wake_locked(struct nodes *nodes, struct node *node)
+{
+	if (node->is_dormant) {
+		TAILQ_REMOVE(&nodes->dormant, node, dormant);
+		nodes->dormant_count--;
+		node->is_dormant = false;
+	}
+}
+
+/* Returns a node that has been dormant for too long, to be freed, or NULL. */
+static struct node *sleep_locked(struct nodes *nodes, struct node *node)
+{
+	struct node *oldest = NULL;
+
+	TAILQ_INSERT_TAIL(&nodes->dormant, node, dormant);
+	node->is_dormant = true;
+	if (++nodes->dormant_count > DORMANT_MAX) {
+		oldest = TAILQ_FIRST(&nodes->dormant);
+		wake_locked(nodes, oldest);
+		table_remove_locked(nodes, oldest);
+	}
+	return oldest;
+}
+
+static struct node *reference_locked(struct nodes *nodes, struct node *node)
+{
+	if (node) {
+		wake_locked(nodes, node);
+		node->references++;
+	}
+	return node;
+}
+
 static struct node *table_find_locked(struct nodes *nodes, const struct identity *identity)
 {
 	struct node *node;
@@ -46,6 +92,14 @@ static struct node *table_find_locked(struct nodes *nodes, const struct identity
 	HASH_FIND(by_identity, nodes->by_identity, identity, (unsigned int)identity_size(identity),
 		  node);
 	return node;
+}
+
+static void node_free(struct node *node)
+{
+	if (node) {
+		free(node->name);
+		free(node);
+	}
 }
 
 /*
@@ -104,6 +158,7 @@ int nodes_init(struct nodes *nodes, struct backing *backing, unsigned int room,
 	pthread_mutex_init(&nodes->lock, NULL);
 	pthread_mutex_init(&nodes->descriptor_lock, NULL);
 	TAILQ_INIT(&nodes->idle);
+	TAILQ_INIT(&nodes->dormant);
 	error = backing_identify(backing, backing->root, &identity, &st);
 	if (error)
 		return error;
@@ -126,15 +181,16 @@ int nodes_init(struct nodes *nodes, struct backing *backing, unsigned int room,
 void nodes_free(struct nodes *nodes)
 {
 	struct node *node, *next;
+	int descriptor;
 
 	/* What the kernel has not forgotten before the unmount. */
 	for (node = nodes->by_id; node; node = next) {
 		next = node->by_id.next;
-		HASH_DELETE(by_id, nodes->by_id, node);
-		HASH_DELETE(by_identity, nodes->by_identity, node);
-		node_descriptor_drop(nodes, node);
-		free(node->name);
-		free(node);
+		table_remove_locked(nodes, node);
+		descriptor = node_descriptor_take(nodes, node);
+		if (descriptor >= 0)
+			close(descriptor);
+		node_free(node);
 	}
 	nodes->root = NULL;
 	pthread_mutex_destroy(&nodes->descriptor_lock);
@@ -146,7 +202,7 @@ int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *nam
 {
 	struct identity identity;
 	struct backing_device *device;
-	struct node *node, *before;
+	struct node *node, *before = NULL;
 	int error = backing_identify(nodes->backing, descriptor, &identity, st);
 
 	if (error)
@@ -165,9 +221,10 @@ int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *nam
 			return -ENOMEM;
 		}
 	}
-	node->references++;
+	reference_locked(nodes, node);
 	node->lookups += lookup;
-	before = name_set_locked(nodes, node, parent, name);
+	if (parent)
+		before = name_set_locked(nodes, node, parent, name);
 	pthread_mutex_unlock(&nodes->lock);
 	node_put(nodes, before);
 	node_descriptor_give(nodes, node, descriptor, false);
@@ -180,9 +237,7 @@ struct node *node_find(struct nodes *nodes, const struct identity *identity)
 	struct node *node;
 
 	pthread_mutex_lock(&nodes->lock);
-	node = table_find_locked(nodes, identity);
-	if (node)
-		node->references++;
+	node = reference_locked(nodes, table_find_locked(nodes, identity));
 	pthread_mutex_unlock(&nodes->lock);
 	return node;
 }
@@ -193,8 +248,7 @@ struct node *node_get(struct nodes *nodes, uint64_t id)
 
 	pthread_mutex_lock(&nodes->lock);
 	HASH_FIND(by_id, nodes->by_id, &id, sizeof(id), node);
-	if (node)
-		node->references++;
+	reference_locked(nodes, node);
 	pthread_mutex_unlock(&nodes->lock);
 	return node;
 }
@@ -211,23 +265,30 @@ void node_put(struct nodes *nodes, struct node *node)
 {
 	/* A node that goes gives back its parent. */
 	while (node) {
-		struct node *parent = NULL;
-		bool dead;
+		struct node *parent, *gone;
+		int descriptor;
 
 		pthread_mutex_lock(&nodes->lock);
-		dead = --node->references == 0 && node->lookups == 0;
-		if (dead) {
-			HASH_DELETE(by_id, nodes->by_id, node);
-			HASH_DELETE(by_identity, nodes->by_identity, node);
-			parent = node->parent;
+		if (--node->references > 0 || node->lookups > 0) {
+			pthread_mutex_unlock(&nodes->lock);
+			return;
+		}
+		descriptor = node_descriptor_take(nodes, node);
+		parent = node->parent;
+		if (node->device->handles_open) {
+			free(node->name);
+			node->name = NULL;
+			node->parent = NULL;
+			gone = sleep_locked(nodes, node);
+		} else {
+			table_remove_locked(nodes, node);
+			gone = node;
 		}
 		pthread_mutex_unlock(&nodes->lock);
-		if (!dead)
-			return;
 		/* Without the lock: closing the last descriptor of a removed file can take long. */
-		node_descriptor_drop(nodes, node);
-		free(node->name);
-		free(node);
+		if (descriptor >= 0)
+			close(descriptor);
+		node_free(gone);
 		node = parent;
 	}
 }

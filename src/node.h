@@ -4,7 +4,9 @@
  * names by which nodes were last known, and their life time; knows no requests.
  *
  * A node lives as long as the kernel knows it (lookups), somebody here uses it (references), or it
- * is the parent of one that lives. Node numbers count up and are never used again.
+ * is the parent of one that lives. After that, where it can be found by its file handle, it is
+ * dormant for a while: without a name or a descriptor, for whoever holds a handle of the mount
+ * (open_by_handle_at(2)), which is its number. Node numbers count up and are never used again.
  */
 #ifndef NODE_H
 #define NODE_H
@@ -32,6 +34,8 @@ struct node {
 	char *name;		    /* nodes->lock; with parent */
 	UT_hash_handle by_id;	    /* nodes->lock */
 	UT_hash_handle by_identity; /* nodes->lock */
+	bool is_dormant;	    /* nodes->lock */
+	TAILQ_ENTRY(node) dormant;  /* nodes->lock; if is_dormant */
 
 	/* The descriptor cache's (descriptor.c). All: nodes->descriptor_lock. */
 	int descriptor; /* O_PATH, or -1 */
@@ -62,6 +66,8 @@ struct nodes {
 	struct node *by_id;
 	struct node *by_identity;
 	uint64_t last_id;
+	struct node_list dormant; /* lock; the one that has been for the shortest time last */
+	unsigned int dormant_count;
 
 	pthread_mutex_t descriptor_lock; /* after lock; see descriptor.c */
 	struct node_list idle;
@@ -82,7 +88,7 @@ void nodes_free(struct nodes *nodes);
 
 /*
  * The node of an O_PATH descriptor, which is consumed on success, known from now on as name in
- * parent; made if need be. The kernel's lookup count is raised if lookup. The result is referenced.
+ * parent (NULL: by what it was known); made if need be. The kernel's lookup count is raised if lookup. The result is referenced.
  * 0 or negative errno; *st is set.
  */
 int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *name, int descriptor,
@@ -137,8 +143,8 @@ bool node_descriptor_is_kept(struct nodes *nodes, struct node *node);
 /* The same; it is no longer kept: something else leads to the node now. */
 bool node_descriptor_unkeep(struct nodes *nodes, struct node *node);
 
-/* Closes the descriptor of a node that is about to be freed. */
-void node_descriptor_drop(struct nodes *nodes, struct node *node);
+/* Takes the descriptor, kept or not, from a node that nobody references: the caller's, or -1. */
+int node_descriptor_take(struct nodes *nodes, struct node *node);
 
 /* Closes up to count idle descriptors, because somebody ran out of them. Whether it closed any. */
 bool node_descriptors_trim(struct nodes *nodes, unsigned int count);

@@ -44,6 +44,8 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	connection->want &= ~(unsigned int)FUSE_CAP_HANDLE_KILLPRIV;
 	/* It would acknowledge writes that we have not seen. */
 	connection->want &= ~(unsigned int)FUSE_CAP_WRITEBACK_CACHE;
+	/* Handles of what the kernel has forgotten are asked for by "." (ops_names.c). */
+	connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
 	/* ACLs are enforced, and default ACLs take the place of the umask. */
 	connection->want |= connection->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 

@@ -10,10 +10,15 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The kernel resolves these itself. Anything else that it lets through is a name. */
+static bool is_dots(const char *name)
+{
+	return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+/* The kernel resolves dots itself. Anything else that it lets through is a name. */
 static bool is_name(const char *name)
 {
-	return *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !strchr(name, '/');
+	return *name && !is_dots(name) && !strchr(name, '/');
 }
 
 /* Opens name in parent, O_PATH; descriptors in the caches make way. */
@@ -91,6 +96,34 @@ void forget_node(struct fs *fs, fuse_ino_t ino, uint64_t count)
 	node_put(&fs->nodes, node);
 }
 
+/*
+ * "." and "..": asked for a file handle of the mount that is opened (open_by_handle_at(2),
+ * fuse_get_dentry()), of a node that the kernel does not know. What has been moved out of BACKING
+ * meanwhile is gone, and so is a file without a name, of which only we have a descriptor.
+ */
+static int lookup_dots(struct fs *fs, const struct held *held, const char *name,
+		       struct fuse_entry_param *entry)
+{
+	const struct held none = {.node = NULL};
+	struct stat st;
+	int descriptor;
+
+	if (fstat(held->descriptor, &st) || st.st_nlink == 0)
+		return -ESTALE;
+	if (S_ISDIR(held->node->type) && !backing_is_below(&fs->backing, held->descriptor))
+		return -ESTALE;
+	if (name[1] == '.' && held->node == fs->nodes.root)
+		return -ENOENT;
+	do
+		descriptor = name[1] ? openat(held->descriptor, "..", O_PATH | O_CLOEXEC)
+				     : fcntl(held->descriptor, F_DUPFD_CLOEXEC, 0);
+	while (descriptor < 0 && (errno == EMFILE || errno == ENFILE) &&
+	       files_make_room(&fs->files));
+	if (descriptor < 0)
+		return -errno;
+	return lookup_descriptor(fs, &none, NULL, descriptor, entry);
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t parent_ino, const char *name)
 {
 	struct fs *fs = fs_of(req);
@@ -99,7 +132,8 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent_ino, const char *name)
 	int error = hold(fs, parent_ino, &parent);
 
 	if (!error) {
-		error = lookup_name(fs, &parent, name, &entry);
+		error = is_dots(name) ? lookup_dots(fs, &parent, name, &entry)
+				      : lookup_name(fs, &parent, name, &entry);
 		unhold(fs, &parent);
 	}
 	if (error == -ENOENT && fs->options->negative_timeout > 0) {
