@@ -237,28 +237,6 @@ int backing_open_identity(struct backing *backing, const struct identity *identi
 	return handle_open(device->mount, identity);
 }
 
-bool backing_is_below(struct backing *backing, int folder)
-{
-	struct stat root, st, before = {0};
-	int up = fcntl(folder, F_DUPFD_CLOEXEC, 0), above;
-	bool below = false;
-
-	if (fstat(backing->root, &root))
-		root.st_ino = 0;
-	while (up >= 0 && root.st_ino && fstat(up, &st) == 0) {
-		below = st.st_dev == root.st_dev && st.st_ino == root.st_ino;
-		if (below || (st.st_dev == before.st_dev && st.st_ino == before.st_ino))
-			break;
-		before = st;
-		above = openat(up, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		close(up);
-		up = above;
-	}
-	if (up >= 0)
-		close(up);
-	return below;
-}
-
 struct descriptor_path backing_path(int descriptor)
 {
 	struct descriptor_path path;

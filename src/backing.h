@@ -70,9 +70,6 @@ int backing_open_path(struct backing *backing, const char *path);
 int backing_identify(struct backing *backing, int descriptor, struct identity *identity,
 		     struct stat *st);
 
-/* Whether the folder of an O_PATH descriptor is BACKING or lies below it. */
-bool backing_is_below(struct backing *backing, int folder);
-
 /* O_PATH descriptor of the object, or -ESTALE; -EOPNOTSUPP: not by handle, here. */
 int backing_open_identity(struct backing *backing, const struct identity *identity);
 

@@ -98,8 +98,9 @@ void forget_node(struct fs *fs, fuse_ino_t ino, uint64_t count)
 
 /*
  * "." and "..": asked for a file handle of the mount that is opened (open_by_handle_at(2),
- * fuse_get_dentry()), of a node that the kernel does not know. What has been moved out of BACKING
- * meanwhile is gone, and so is a file without a name, of which only we have a descriptor.
+ * fuse_get_dentry()), of a node that the kernel does not know. A file without a name, of which only we
+ * have a descriptor, is gone. So is a folder that was moved out of BACKING: the kernel goes up from it
+ * and does not come to the root.
  */
 static int lookup_dots(struct fs *fs, const struct held *held, const char *name,
 		       struct fuse_entry_param *entry)
@@ -109,8 +110,6 @@ static int lookup_dots(struct fs *fs, const struct held *held, const char *name,
 	int descriptor;
 
 	if (fstat(held->descriptor, &st) || st.st_nlink == 0)
-		return -ESTALE;
-	if (S_ISDIR(held->node->type) && !backing_is_below(&fs->backing, held->descriptor))
 		return -ESTALE;
 	if (name[1] == '.' && held->node == fs->nodes.root)
 		return -ENOENT;
