@@ -258,6 +258,15 @@ uint64_t mmapio_file_size(const struct mmapio_file *file)
 	return atomic_load(&file->size);
 }
 
+void mmapio_file_accessed(struct mmapio_file *file)
+{
+	uint64_t now = monotonic_coarse_ns(), before = atomic_load(&file->accessed);
+
+	if (now - before >= UINT64_C(1000000000) &&
+	    atomic_compare_exchange_strong(&file->accessed, &before, now))
+		mapping_access(file);
+}
+
 void mmapio_file_times_set(struct mmapio_file *file)
 {
 	pthread_mutex_lock(&file->dirty_lock);

@@ -63,6 +63,8 @@ struct mmapio_file {
 	_Atomic uint64_t size;		 /* written under size_lock */
 	_Atomic(struct region *) region; /* written under size_lock */
 
+	_Atomic uint64_t accessed; /* coarse time in ns at which atime was last brought up to date */
+
 	pthread_mutex_t sync_lock;
 	struct range_set in_flight;	 /* sync_lock */
 	struct range_set in_flight_anew; /* sync_lock: of these, those that were taken from anew */
@@ -144,6 +146,9 @@ int mapping_reach_locked(struct mmapio_file *file, uint64_t end);
 void mapping_renew_locked(struct mmapio_file *file, enum mmapio_mode mode);
 
 void region_free(struct region *region);
+
+/* Lets the kernel move atime, as it does when a file is mapped (file_accessed()). */
+void mapping_access(struct mmapio_file *file);
 
 /* pin.c */
 

@@ -61,6 +61,7 @@ static int region_new(struct mmapio_file *file, enum mmapio_mode mode, uint64_t 
 		free(region);
 		return error == ENODEV ? -ENODEV : -ENOMEM;
 	}
+	atomic_store(&file->accessed, monotonic_coarse_ns()); /* mmap(2) has moved atime */
 	region->base = base;
 	region->length = (size_t)length;
 	region->next_retired = NULL;
@@ -90,6 +91,14 @@ static int region_publish_locked(struct mmapio_file *file, enum mmapio_mode mode
 	if (old)
 		pin_retire(file, old);
 	return 0;
+}
+
+void mapping_access(struct mmapio_file *file)
+{
+	void *page = mmap(NULL, page_size(), PROT_READ, MAP_SHARED, file->fd, 0);
+
+	if (page != MAP_FAILED)
+		munmap(page, page_size());
 }
 
 int mapping_reach_locked(struct mmapio_file *file, uint64_t end)

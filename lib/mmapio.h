@@ -230,6 +230,12 @@ int mmapio_file_refresh(struct mmapio_file *file, struct stat *st) MMAPIO_MUST_C
 	MMAPIO_NONNULL(1);
 
 /*
+ * Says that the file is being read. Reading a mapping does not move atime; this does what read(2)
+ * would do to it, as the mount says (relatime, noatime, ...), at most once a second for each handle.
+ */
+void mmapio_file_accessed(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
  * Forgets that stores have yet to move mtime, because the caller is about to set the times.
  */
 void mmapio_file_times_set(struct mmapio_file *file) MMAPIO_NONNULL(1);

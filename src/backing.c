@@ -19,15 +19,21 @@
 
 #include <linux/openat2.h>
 
-int backing_open(struct backing *backing, const char *path)
+int backing_open(struct backing *backing, const char *path,
+		 const struct backing_attributes *attributes)
 {
 	struct mount_attr private = {.propagation = MS_PRIVATE};
+	struct mount_attr wanted = {
+		.attr_set = attributes->set,
+		.attr_clr = attributes->clear,
+	};
 	struct identity identity;
 	struct stat st;
 	int plain, clone;
 
 	*backing = (struct backing){.root = -1, .descriptors = -1};
 	pthread_mutex_init(&backing->lock, NULL);
+	backing->noatime = attributes->set & MOUNT_ATTR_NOATIME;
 	/* For reading: an unreadable folder is refused here. */
 	plain = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (plain < 0)
@@ -43,6 +49,9 @@ int backing_open(struct backing *backing, const char *path)
 		close(clone);
 		clone = -1;
 	}
+	if (clone >= 0) /* not more than a wish: the kernel may have locked them */
+		(void)!mount_setattr(clone, "", AT_EMPTY_PATH | AT_RECURSIVE, &wanted,
+				     sizeof(wanted));
 	backing->root = openat(clone >= 0 ? clone : plain, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (clone >= 0)
 		close(clone);
@@ -251,7 +260,14 @@ int backing_reopen(struct backing *backing, int descriptor, int flags)
 	int fd;
 
 	snprintf(name, sizeof(name), "%d", descriptor);
-	fd = openat(backing->descriptors, name, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	flags |= O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	if (backing->noatime && !(flags & O_PATH)) {
+		/* Where it is not the mount's; the owner's alone (open(2)). */
+		fd = openat(backing->descriptors, name, flags | O_NOATIME);
+		if (fd >= 0 || errno != EPERM)
+			return fd >= 0 ? fd : -errno;
+	}
+	fd = openat(backing->descriptors, name, flags);
 	return fd >= 0 ? fd : -errno;
 }
 

@@ -48,13 +48,20 @@ struct backing_device {
 struct backing {
 	int root;	  /* the folder, O_PATH */
 	int descriptors;  /* /proc/self/fd */
+	bool noatime;	  /* constant: nothing may move the times of access */
 	dev_t own_device; /* of our own mount; 0: not known yet */
 	pthread_mutex_t lock;
 	struct backing_device *_Atomic devices; /* grows under lock, read without */
 };
 
+/* How BACKING is mounted for us, where it can be so: of struct mount_attr. */
+struct backing_attributes {
+	uint64_t set, clear;
+};
+
 /* Opens the folder. 0 or negative errno. */
-int backing_open(struct backing *backing, const char *path);
+int backing_open(struct backing *backing, const char *path,
+		 const struct backing_attributes *attributes);
 void backing_close(struct backing *backing);
 
 /* Runs the flushers to their end and frees them. No file is opened after that. */

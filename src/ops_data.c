@@ -137,6 +137,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	if (!error)
 		error = mmapio_slice_get_some(file->mapped, (uint64_t)offset, size, &slice);
 	if (!error) {
+		mmapio_file_accessed(file->mapped);
 		/* From the mapping to the reader in one copy. If it fails, because the file has
 		 * been truncated at this moment or a page cannot be read, the reader gets EIO. */
 		fuse_reply_buf(req, slice.data, slice.length);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 
 enum {
 	KEY_FLUSH = 1,
@@ -25,6 +26,9 @@ enum {
 	KEY_READ_WRITE,
 	KEY_DEBUG,
 	KEY_SINGLE,
+	KEY_NOATIME,
+	KEY_RELATIME,
+	KEY_STRICTATIME,
 };
 
 #define FLAG(TEMPLATE, FIELD)                                                                      \
@@ -55,10 +59,17 @@ static const struct fuse_opt option_table[] = {
 	FUSE_OPT_KEY("max_idle_threads=", KEY_MAX_IDLE_THREADS),
 	FUSE_OPT_KEY("ro", KEY_READ_ONLY),
 	FUSE_OPT_KEY("rw", KEY_READ_WRITE),
+	FUSE_OPT_KEY("noatime", KEY_NOATIME),
+	FUSE_OPT_KEY("atime", KEY_RELATIME),
+	FUSE_OPT_KEY("relatime", KEY_RELATIME),
+	FUSE_OPT_KEY("strictatime", KEY_STRICTATIME),
+	FLAG("nodiratime", nodiratime),
+	FUSE_OPT_KEY("diratime", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("lazytime", FUSE_OPT_KEY_DISCARD),
+	FUSE_OPT_KEY("nolazytime", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("-s", KEY_SINGLE),
 	/* Of fstab(5) and mount(8), and of no meaning to a file system. */
 	FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
-	FUSE_OPT_KEY("relatime", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
 	FUSE_OPT_KEY("user", FUSE_OPT_KEY_DISCARD),
@@ -203,6 +214,15 @@ static int parse_one(void *data, const char *argument, int key, struct fuse_args
 		return 1;
 	case KEY_SINGLE:
 		options->max_threads = 1;
+		return 0;
+	case KEY_NOATIME:
+		options->atime_given = true;
+		options->atime = MOUNT_ATTR_NOATIME;
+		return 1; /* the kernel shows it */
+	case KEY_RELATIME:
+	case KEY_STRICTATIME:
+		options->atime_given = true;
+		options->atime = key == KEY_RELATIME ? MOUNT_ATTR_RELATIME : MOUNT_ATTR_STRICTATIME;
 		return 0;
 	case KEY_DEBUG:
 		options->debug = options->foreground = true;

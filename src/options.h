@@ -30,6 +30,9 @@ struct options {
 	bool version;
 	bool clone_fd;
 	bool read_only;
+	bool atime_given;     /* one of noatime, relatime, strictatime: */
+	uint64_t atime;	      /* MOUNT_ATTR__ATIME's */
+	bool nodiratime;
 	unsigned int max_threads;
 	unsigned int max_idle_threads;
 	struct mmapio_policy flush;

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
@@ -289,11 +290,28 @@ static int start_threads(struct fs *fs, const struct options *options)
 	return error;
 }
 
+/* What the options say of our mount holds for the one that we have of BACKING. */
+static struct backing_attributes backing_attributes(const struct options *options)
+{
+	struct backing_attributes attributes = {0};
+
+	if (options->atime_given) {
+		attributes.set = options->atime;
+		attributes.clear = MOUNT_ATTR__ATIME;
+	}
+	if (options->nodiratime)
+		attributes.set |= MOUNT_ATTR_NODIRATIME;
+	if (options->read_only)
+		attributes.set |= MOUNT_ATTR_RDONLY;
+	return attributes;
+}
+
 /* All of it, in the process that serves. Its exit status. */
 static int run(struct options *options, int ready)
 {
 	struct fs *fs = calloc(1, sizeof(*fs));
 	const struct limits limits = find_limits(options);
+	const struct backing_attributes attributes = backing_attributes(options);
 	char *source = NULL, *mountpoint = NULL;
 	int status = EXIT_FAILURE, error, flushed;
 	struct stat st;
@@ -303,7 +321,7 @@ static int run(struct options *options, int ready)
 	fs->options = options;
 	fs->serving = serving;
 	fs->ready = ready;
-	error = backing_open(&fs->backing, options->backing);
+	error = backing_open(&fs->backing, options->backing, &attributes);
 	if (error) {
 		log_line(LOG_ERR, "%s: %s; BACKING must be a folder that you may read",
 			 options->backing, strerror(-error));

@@ -378,3 +378,42 @@ if [ "$who" = root ]; then
 else
 	mount_stop
 fi
+
+# Times of access, in BACKING: what the options say, by what is read from the daemon
+cat >"$work/read.py" <<'END'
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+os.read(fd, 10)
+END
+atime() {
+	stat -c %x "$backing/accessed"
+}
+# Reads twice, with more than a second between: which of the two moved it
+atime_moves() {
+	local before between
+	printf accessed >"$mnt/accessed"
+	touch -a -d 2001-01-01 "$backing/accessed"
+	sleep 1.1 # attributes are asked for again
+	before=$(atime)
+	python3 "$work/read.py" "$mnt/accessed"
+	between=$(atime)
+	sleep 1.1
+	python3 "$work/read.py" "$mnt/accessed"
+	[ "$before" = "$between" ] || printf first
+	[ "$between" = "$(atime)" ] || printf second
+}
+mount_start
+assert_equal first "$(atime_moves)" "reads that moved atime (relatime of BACKING)"
+mount_stop
+mount_start noatime
+assert_equal "" "$(atime_moves)" "reads that moved atime, with noatime"
+mount_stop
+if [ "$who" = root ]; then # who alone has a mount of BACKING of its own
+	mount_start strictatime
+	assert_equal firstsecond "$(atime_moves)" "reads that moved atime, with strictatime"
+	mount_stop
+fi
+rm "$backing/accessed"
+mount_start relatime,nodiratime,lazytime
+serves "times of access"
