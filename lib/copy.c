@@ -234,7 +234,7 @@ static bool store_wanted(struct mmapio_file *file, uint64_t offset, size_t lengt
 	struct window window;
 
 	if (file->write_method == MMAPIO_WRITE_PWRITE || !guard_installed() ||
-	    atomic_load(&file->unmappable))
+	    atomic_load(&file->unmappable) || atomic_load(&file->no_stores))
 		return false;
 	/*
 	 * The first store to a clean page makes the kernel write its whole folio. Where pages are

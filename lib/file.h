@@ -60,6 +60,7 @@ struct mmapio_file {
 
 	_Atomic int mode;		 /* written under size_lock */
 	_Atomic bool unmappable;	 /* the kernel said ENODEV or EACCES; under size_lock */
+	_Atomic bool no_stores;		 /* we may not move mtime; written under dirty_lock */
 	_Atomic uint64_t size;		 /* written under size_lock */
 	_Atomic(struct region *) region; /* written under size_lock */
 

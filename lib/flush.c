@@ -48,7 +48,14 @@ static void times_move_locked(struct mmapio_file *file)
 			times[1].tv_sec++;
 		}
 	}
-	if (futimens(file->fd, times) == 0 && fstat(file->fd, &st) == 0)
+	if (futimens(file->fd, times) && errno == EPERM) {
+		/* It is another's by now, who alone may set one time; whoever may write may set both
+		 * to the present (utimensat(2)). From now on pwrite(2) moves them. */
+		times[0].tv_nsec = times[1].tv_nsec = UTIME_NOW;
+		(void)!futimens(file->fd, times);
+		atomic_store(&file->no_stores, true);
+	}
+	if (fstat(file->fd, &st) == 0)
 		file->times_left = st.st_mtim;
 }
 

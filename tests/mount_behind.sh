@@ -268,3 +268,36 @@ chown -R 12345:12345 "$backing" "$mnt"
 	' - "$backing" "$mnt" "${program[@]}" >"$work/out" 2>&1 || fail "in a user name space: $(cat "$work/out")"
 assert_equal content "$(cat "$work/out")" "a file, in a user name space"
 assert_equal "12345 new" "$(stat -c %u "$backing/new") $(cat "$backing/new")" "a file made in a user name space"
+
+# ---- a file that goes to another owner while an ordinary user's daemon has it mapped
+
+rm -rf "${backing:?}"/*
+chown 65534:65534 "$backing" "$mnt"
+cat >"$work/chowned.sh" <<'END'
+set -eEuo pipefail
+backing=$1 mnt=$2
+shift 2
+user=(setpriv --reuid=65534 --regid=65534 --clear-groups --)
+file_time() { stat -c %y "$backing/f"; }
+# Three overwrites: each but the first moves mtime by itself, in BACKING after a second at the latest
+write_moves() {
+	local before now try
+	for try in 1 2 3; do
+		before=$(file_time)
+		"${user[@]}" dd if=/dev/zero of="$mnt/f" bs=100 count=1 conv=notrunc status=none
+		sleep 1.3
+		now=$(file_time)
+		[ "$before" != "$now" ] || { echo "FAIL: mtime is not moved by write $try, $1"; exit 1; }
+	done
+}
+head -c 8192 /dev/zero >"$backing/f"
+chown 65534:65534 "$backing/f"
+"${user[@]}" "$@" -o flush=manual,write=store "$backing" "$mnt"
+write_moves "by its owner's daemon"
+chown 0:0 "$backing/f"
+chmod 666 "$backing/f"
+sleep 1.1
+write_moves "once it is another's"
+umount "$mnt"
+END
+timeout 60 bash "$work/chowned.sh" "$backing" "$mnt" "${program[@]}" || fail "a file that was chowned"
