@@ -525,6 +525,25 @@ static inline void test_detach_copies(void)
 		endmntent(mounts);
 }
 
+/* What is mounted from here on is nobody else's to see. In a root folder entered by chroot(2), "/" is
+ * no mount: so each is set by itself. */
+static inline bool test_detach_mounts(void)
+{
+	FILE *mounts;
+	char line[PATH_MAX * 2], place[PATH_MAX];
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0)
+		return true;
+	mounts = fopen("/proc/self/mountinfo", "re");
+	if (!mounts)
+		return false;
+	while (fgets(line, sizeof(line), mounts))
+		if (sscanf(line, "%*s %*s %*s %*s %4095s", place) == 1)
+			(void)!mount(NULL, place, NULL, MS_SLAVE, NULL);
+	fclose(mounts);
+	return true;
+}
+
 /*
  * Whether file systems can be made here: call it in main(), before Check forks. Mounts are made in
  * a mount namespace of this program, on loop devices that detach themselves, so that the kernel
@@ -534,8 +553,7 @@ static inline bool test_disk_possible(void)
 {
 	const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 
-	if (geteuid() || control < 0 || unshare(CLONE_NEWNS) ||
-	    mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) ||
+	if (geteuid() || control < 0 || unshare(CLONE_NEWNS) || !test_detach_mounts() ||
 	    system("command -v mkfs.ext4 >/dev/null 2>&1")) {
 		if (control >= 0)
 			close(control);

@@ -123,6 +123,14 @@ watch_copy() {
 	chmod -R go+rX "$bin"
 }
 
+# A command behind this runs in a mount namespace of its own. (In a root folder entered by chroot, "/"
+# is no mount, and unshare cannot set what its mounts pass on: so each is set by itself.)
+namespace=(unshare --mount --propagation unchanged "$BASH" -c '
+	while read -r place; do
+		mount --make-slave "$place" 2>/dev/null || true
+	done < <(awk "!/ - fuse/ { print \$5 }" /proc/self/mountinfo)
+	exec "$@"' namespace)
+
 # In a mount namespace of its own: other tests' mounts, should some run beside this one, were copied,
 # and are not to be kept from ending.
 detach_copies() {
@@ -153,8 +161,8 @@ watch_device() {
 			umount -l "$folder" && rmdir "$folder"
 	elif [ "$(id -u)" -eq 0 ] && { [ ! -e /etc/mtab ] ||
 		! "${unprivileged[@]}" test -r /dev/fuse -a -w /dev/fuse; }; then
-		unshare --mount true || return 1
-		MOUNT_NAMESPACE=1 exec unshare --mount --propagation slave "$BASH" "$0"
+		unshare --mount --propagation unchanged true || return 1
+		MOUNT_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"
 	fi
 }
 

@@ -252,7 +252,7 @@ exec 5<&- 6<&-
 fusermount3 -u "$mnt"
 umount "$backing/ro/d/sub" "$backing/ro" "$backing/sub/sub" "$backing/sub"
 END
-timeout 120 unshare --mount --propagation private bash "$work/within.sh" "$backing" "$mnt" "$plain" \
+timeout 120 "${namespace[@]}" bash "$work/within.sh" "$backing" "$mnt" "$plain" \
 	prlimit --nofile=256:256 "${program[@]}" || fail "mounts within BACKING"
 
 # ---- root of a user name space that an ordinary user made

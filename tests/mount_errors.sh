@@ -5,12 +5,12 @@
 # written anew, and a mount that cannot bring all to the disk in the end says so by its exit status.
 #
 # The disk is a loop device, in a mount namespace of this script: the kernel takes it away with it.
-if [ -n "${MOUNT_WHO-}" ] && [ -z "${ERRORS_NAMESPACE-}" ]; then
-	ERRORS_NAMESPACE=1 exec unshare --mount --propagation private "$BASH" "$0"
-fi
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 240 root
 
+if [ -z "${ERRORS_NAMESPACE-}" ]; then
+	ERRORS_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"
+fi
 detach_copies
 need mkfs.ext4 filefrag losetup python3
 truncate -s 96M "$work/image"
