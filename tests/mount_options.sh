@@ -370,10 +370,11 @@ for threads in 1 3 10; do
 done
 
 # auto_unmount: gone with its daemon, however that ended. (For an ordinary user it is only accepted:
-# libfuse 3.14 asks as root whether the mount is dead, and root may not look at another's mount.)
+# libfuse 3.14 asks as root whether the mount is dead, and root may not look at another's mount. And in
+# a root folder entered by chroot, where "/" is no mount, fusermount3 cannot do it at all.)
 mount_start auto_unmount
 assert_equal content "$(cat "$mnt/file")" "the file, seen through the mount of: auto_unmount"
-if [ "$who" = root ]; then
+if [ "$who" = root ] && mountpoint -q /; then
 	is_unmounted() {
 		! is_mounted
 	}
