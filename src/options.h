@@ -30,6 +30,7 @@ struct options {
 	bool version;
 	bool clone_fd;
 	bool read_only;
+	bool remount; /* change the flags of the mount that is there, no more */
 	bool atime_given;     /* one of noatime, relatime, strictatime: */
 	uint64_t atime;	      /* MOUNT_ATTR__ATIME's */
 	bool nodiratime;

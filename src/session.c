@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -301,8 +302,10 @@ static struct backing_attributes backing_attributes(const struct options *option
 	}
 	if (options->nodiratime)
 		attributes.set |= MOUNT_ATTR_NODIRATIME;
-	if (options->read_only)
-		attributes.set |= MOUNT_ATTR_RDONLY;
+	if (options->read_only) { /* (not MOUNT_ATTR_RDONLY: it can be mounted rw again) */
+		attributes.set = (attributes.set & ~MOUNT_ATTR__ATIME) | MOUNT_ATTR_NOATIME;
+		attributes.clear = MOUNT_ATTR__ATIME;
+	}
 	return attributes;
 }
 
@@ -373,12 +376,40 @@ out_fs:
 	return status;
 }
 
+/* What mount(8) asks of its helper for -o remount: ro or rw, all else stays as it is. Exit status. */
+static int remount(const struct options *options)
+{
+	static const struct {
+		unsigned long shown, flag;
+	} kept[] = {
+		{ST_NOSUID, MS_NOSUID},	    {ST_NODEV, MS_NODEV},
+		{ST_NOEXEC, MS_NOEXEC},	    {ST_NOATIME, MS_NOATIME},
+		{ST_RELATIME, MS_RELATIME}, {ST_NODIRATIME, MS_NODIRATIME},
+	};
+	unsigned long flags = MS_REMOUNT | (options->read_only ? MS_RDONLY : 0);
+	struct statvfs now;
+
+	if (statvfs(options->mountpoint, &now))
+		goto failed;
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+		if (now.f_flag & kept[i].shown)
+			flags |= kept[i].flag;
+	if (mount("none", options->mountpoint, NULL, flags, NULL))
+		goto failed;
+	return EXIT_SUCCESS;
+failed:
+	log_line(LOG_ERR, "%s: cannot be remounted: %s", options->mountpoint, strerror(errno));
+	return EXIT_FAILURE;
+}
+
 int session_run(struct options *options)
 {
 	int ready[2], status;
 	pid_t child;
 	char byte;
 
+	if (options->remount)
+		return remount(options);
 	if (options->foreground)
 		return run(options, -1);
 	if (pipe2(ready, O_CLOEXEC) || (child = fork()) < 0) {

@@ -422,3 +422,34 @@ fi
 rm "$backing/accessed"
 mount_start relatime,nodiratime,lazytime
 serves "times of access"
+
+# As mount(8) has it, for itself or for fstab(5): it hands all on to a helper of libfuse, as here. (The
+# test cannot go by mount(8), which looks for the program in folders of its own.)
+if [ "$who" = root ]; then
+	run_helper() {
+		env PATH="$MOUNT_WORK/bin:$PATH" LD_LIBRARY_PATH="$MOUNT_WORK/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" \
+			timeout 20 mount.fuse3 "$backing" "$mnt" -o "$1" -t fuse.mmapfs >"$log" 2>&1
+	}
+	flags() {
+		awk -v point="$mnt" '$2 == point { print $4 }' /proc/mounts | cut -d , -f 1
+	}
+	run_helper 'rw,flush=10ms,defaults,noauto,nofail,_netdev,user,relatime,x-systemd.automount,x-gvfs-hide,comment=x' ||
+		fail "mount -t fuse.mmapfs: $(cat "$log")"
+	mount_record
+	daemon=$(processes_of_daemon)
+	daemon_is_child=
+	assert_equal content "$(cat "$mnt/file")" "the file, mounted by the helper"
+	run_helper 'ro,nosuid,nodev,relatime,remount,user_id=0,group_id=0,default_permissions' ||
+		fail "remount,ro: $(cat "$log")"
+	assert_equal ro "$(flags)" "flags after remount,ro"
+	! touch "$mnt/new" 2>"$log" || fail "a file was made after remount,ro"
+	grep -q 'Read-only file system' "$log" || fail "after remount,ro: $(cat "$log")"
+	run_helper 'rw,nosuid,nodev,relatime,remount,user_id=0,group_id=0,default_permissions' ||
+		fail "remount,rw: $(cat "$log")"
+	assert_equal rw "$(flags)" "flags after remount,rw"
+	touch "$mnt/new"
+	rm "$mnt/new"
+	umount "$mnt"
+	daemon_wait
+	refuse 1 "$mnt" remounted -o remount,ro "$backing" "$mnt"
+fi
