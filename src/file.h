@@ -26,6 +26,7 @@ struct file {
 	bool failed;		   /* files->lock: a sync failed while it was to be closed */
 	bool keep;		   /* files->lock: until the kernel forgets the node */
 	bool cling;		   /* files->lock: in clinging, when idle */
+	bool doomed;		   /* files->lock: nobody can ask for it; to be closed when idle */
 	bool warmed;		   /* files->lock: it has been given to the prewarmer */
 	TAILQ_ENTRY(file) idle;	   /* files->lock; see is_idle() */
 	TAILQ_ENTRY(file) all;	   /* files->lock; while node->file is this */

@@ -331,3 +331,33 @@ for ((i = 0; i < 4; i++)); do
 	cat "$mnt/folder-$i"/* >/dev/null || fail "files that wait to be warmed"
 done
 mount_stop
+
+# What is removed while it is open is let go with its last close: its room on the disk is free again,
+# whichever of the kernel's last two words about it, release and forget, comes first
+cat >"$work/gone.py" <<'END'
+import os, sys
+def work(i):
+	for n in range(400):
+		path = os.path.join(sys.argv[1], "gone-%d-%d" % (i, n))
+		fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+		os.write(fd, b"x" * 100)
+		os.unlink(path)
+		os.close(fd)
+pids = []
+for i in range(8):
+	pids.append(os.fork())
+	if pids[-1] == 0:
+		work(i)
+		os._exit(0)
+sys.exit(any([os.waitpid(pid, 0)[1] for pid in pids]))
+END
+all_let_go() {
+	! find "/proc/$daemon/fd" -lname '*(deleted)' 2>/dev/null | grep -q .
+}
+for policy in manual 10ms; do
+	mount_start "flush=$policy"
+	python3 "$work/gone.py" "$mnt"
+	wait_until 20 all_let_go ||
+		fail "$policy: removed files that are still open: $(find "/proc/$daemon/fd" -lname '*(deleted)' | wc -l)"
+	mount_stop
+done
