@@ -66,6 +66,8 @@ program=("${unlimited[@]}")
 	mv "$backing/A" "$backing/B/A"
 	timeout 20 stat A >/dev/null 2>&1 || true
 	timeout 20 cat A/f >/dev/null 2>&1 || true
+	# By the way that the kernel still knows
+	assert_equal content "$(timeout 20 cat ../f)" "a file of a folder that is below itself"
 	# More than there are descriptors: they are found again by their names, for a user
 	for ((i = 0; i < 400; i++)); do cat "$mnt/$i"; done >/dev/null
 	timeout 20 stat . A >/dev/null 2>&1 || [ $? -ne 124 ]
