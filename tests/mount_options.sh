@@ -381,6 +381,7 @@ if [ "$who" = root ] && mountpoint -q /; then
 	{ kill -KILL "$daemon" && daemon_wait; } 2>/dev/null
 	wait_until 10 is_unmounted || fail "auto_unmount: still mounted when the daemon was killed"
 else
+	echo "not tried as $who: what becomes of auto_unmount when the daemon is killed"
 	mount_stop
 fi
 
