@@ -249,9 +249,9 @@ static bool store_wanted(struct mmapio_file *file, uint64_t offset, size_t lengt
 
 ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buffer, size_t length)
 {
-	uint64_t failures = flush_failures(file);
 	struct pin_slot *slot;
 	struct region *region = NULL;
+	uint64_t failures;
 	ssize_t count;
 	bool stored = false;
 	int error;
@@ -269,6 +269,7 @@ ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buff
 	if (offset > INT64_MAX || length > INT64_MAX - offset)
 		return -EFBIG;
 
+	failures = flush_begin(file);
 	/* Pinned, so that no shrink comes between and leaves the file longer than its size. */
 	error = pin_take(file, offset + length, store_wanted(file, offset, length), &slot, &region);
 	if (error == -ENODEV || error == -ENOMEM)
@@ -289,10 +290,12 @@ ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buff
 			size_grown_locked(file, offset + (size_t)count);
 		pthread_mutex_unlock(&file->size_lock);
 	} else {
-		return error;
+		count = error;
 	}
-	if (count <= 0)
+	if (count <= 0) {
+		flush_end(file);
 		return count;
+	}
 	error = flush_commit(file, offset, offset + (size_t)count, stored, failures);
 	return error ? error : count;
 }
@@ -301,7 +304,7 @@ ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct m
 		    uint64_t target_offset, size_t length)
 {
 	off_t from = (off_t)source_offset, to = (off_t)target_offset;
-	uint64_t failures = flush_failures(target);
+	uint64_t failures;
 	ssize_t count;
 	int error;
 
@@ -310,6 +313,7 @@ ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct m
 		return -EBADF;
 	if (from < 0 || to < 0)
 		return -EINVAL;
+	failures = flush_begin(target);
 	/* The size may grow, and no shrink of the target may come between. */
 	pthread_mutex_lock(&target->size_lock);
 	count = copy_file_range(source->fd, &from, target->fd, &to, length, 0);
@@ -318,8 +322,10 @@ ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct m
 	else
 		size_grown_locked(target, (uint64_t)to);
 	pthread_mutex_unlock(&target->size_lock);
-	if (count <= 0)
+	if (count <= 0) {
+		flush_end(target);
 		return count;
+	}
 	error = flush_commit(target, target_offset, (uint64_t)to, false, failures);
 	return error ? error : count;
 }

@@ -102,7 +102,8 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 	file->context = options.context;
 	atomic_init(&file->mode, (int)options.mode);
 	atomic_init(&file->size, (uint64_t)st.st_size);
-	file->times_left = st.st_mtim;
+	file->times_left = file->seen_mtime = st.st_mtim;
+	file->seen_size = (uint64_t)st.st_size;
 	range_set_init(&file->in_flight);
 	range_set_init(&file->in_flight_anew);
 	range_set_init(&file->dirty);
@@ -267,13 +268,9 @@ void mmapio_file_accessed(struct mmapio_file *file)
 		mapping_access(file);
 }
 
-void mmapio_file_times_set(struct mmapio_file *file)
+int mmapio_file_set_times(struct mmapio_file *file, const struct timespec times[2])
 {
-	pthread_mutex_lock(&file->dirty_lock);
-	file->times_stale = false;
-	file->times_due = 0;
-	file->times_left = (struct timespec){0};
-	pthread_mutex_unlock(&file->dirty_lock);
+	return flush_set_times(file, times);
 }
 
 void size_grown_locked(struct mmapio_file *file, uint64_t end)
@@ -306,26 +303,39 @@ static int size_adopt_locked(struct mmapio_file *file, struct stat *st)
 	return 0;
 }
 
+/* times: somebody will be told of them. */
+static int refresh(struct mmapio_file *file, struct stat *st, bool times)
+{
+	int error = 0;
+
+	if (times)
+		flush_times(file);
+	if (fstat(file->fd, st))
+		return -errno;
+	if (atomic_load(&file->size) != (uint64_t)st->st_size) {
+		/* A write of our own that extends the file may be half done: look again. */
+		pthread_mutex_lock(&file->size_lock);
+		error = size_adopt_locked(file, st);
+		pthread_mutex_unlock(&file->size_lock);
+	}
+	if (!error && times)
+		flush_times_seen(file, st);
+	return error;
+}
+
 int mmapio_file_refresh(struct mmapio_file *file, struct stat *out)
 {
 	struct stat st;
-	int error = 0;
 
-	if (out)
-		flush_times(file);
-	if (fstat(file->fd, &st))
-		return -errno;
-	if (atomic_load(&file->size) != (uint64_t)st.st_size) {
-		/* A write of our own that extends the file may be half done: look again. */
-		pthread_mutex_lock(&file->size_lock);
-		error = size_adopt_locked(file, &st);
-		pthread_mutex_unlock(&file->size_lock);
-	}
-	if (!error && out) {
-		flush_times_seen(file, &st);
-		*out = st;
-	}
-	return error;
+	return refresh(file, out ? out : &st, out != NULL);
+}
+
+int mmapio_file_check(struct mmapio_file *file, struct stat *out)
+{
+	struct stat st;
+	int error = refresh(file, out ? out : &st, out != NULL);
+
+	return error ? error : flush_others(file, out ? out : &st);
 }
 
 /* Waits until no other shrink is under way. 0 or -EBUSY. */
@@ -372,7 +382,7 @@ static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t d
 
 int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout_ns)
 {
-	uint64_t deadline = UINT64_MAX, failures = flush_failures(file);
+	uint64_t deadline = UINT64_MAX, failures;
 	int error;
 
 	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE)
@@ -385,6 +395,7 @@ int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout
 		deadline = timeout_ns < INT64_MAX - now ? now + timeout_ns : INT64_MAX;
 	}
 
+	failures = flush_begin(file);
 	pthread_mutex_lock(&file->size_lock);
 	error = shrink_wait_locked(file, deadline);
 	if (!error && size < atomic_load(&file->size)) {
@@ -396,12 +407,15 @@ int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout
 			size_grown_locked(file, size);
 	}
 	pthread_mutex_unlock(&file->size_lock);
-	return error ? error : flush_commit(file, size, size, false, failures);
+	if (!error)
+		return flush_commit(file, size, size, false, failures);
+	flush_end(file);
+	return error;
 }
 
 int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, uint64_t length)
 {
-	uint64_t failures = flush_failures(file);
+	uint64_t failures;
 	struct stat st;
 	int error = 0;
 
@@ -411,6 +425,7 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 		return -EOPNOTSUPP;
 	if (offset > INT64_MAX || length > INT64_MAX - offset)
 		return -EFBIG;
+	failures = flush_begin(file);
 	pthread_mutex_lock(&file->size_lock);
 	if (fallocate(file->fd, mode, (off_t)offset, (off_t)length))
 		error = -errno;
@@ -420,5 +435,8 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 	pthread_mutex_unlock(&file->dirty_lock);
 	(void)!size_adopt_locked(file, &st);
 	pthread_mutex_unlock(&file->size_lock);
-	return error ? error : flush_commit(file, offset, offset, false, failures);
+	if (!error)
+		return flush_commit(file, offset, offset, false, failures);
+	flush_end(file);
+	return error;
 }

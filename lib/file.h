@@ -102,6 +102,10 @@ struct mmapio_file {
 	bool times_stale;	    /* stored to since times were last brought up to date */
 	struct timespec store_time;
 	struct timespec times_left; /* mtime as we last saw or left it */
+	unsigned int changing;	    /* calls of ours that change the file, under way */
+	struct timespec seen_mtime; /* mtime and size as we last found them to be, or left them: */
+	uint64_t seen_size;	    /* where they are others, somebody else has changed the file */
+	bool changed;		    /* that was so, and has not been told */
 	uint64_t flush_due;	    /* CLOCK_MONOTONIC in ns; 0: not due */
 	uint64_t times_due;
 
@@ -177,13 +181,20 @@ void pin_close(struct mmapio_file *file);
 
 /* flush.c */
 
-/* How many syncs have failed. To be asked before bytes are changed, and told to flush_commit(). */
+/* How many syncs have failed. */
 uint64_t flush_failures(struct mmapio_file *file);
+
+/*
+ * The file is about to be changed, until flush_commit() or, if nothing or who knows what was, flush_end().
+ * Returns what flush_failures() does, for flush_commit(). Both take dirty_lock.
+ */
+uint64_t flush_begin(struct mmapio_file *file);
+void flush_end(struct mmapio_file *file);
 
 /*
  * Says that [start, end) was changed (start == end: nothing but size or allocation), by a store
  * into the mapping or otherwise, and does what the policy wants. 0 or the error of a flush.
- * failures: what flush_failures() said before. If a sync has failed since, it may have been these
+ * failures: what flush_begin() said before. If a sync has failed since, it may have been these
  * bytes that it could not write: they are in doubt.
  */
 int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool stored,
@@ -194,6 +205,15 @@ void flush_truncated(struct mmapio_file *file, uint64_t size);
 
 /* Moves mtime and ctime if stores have yet to. Takes dirty_lock. */
 void flush_times(struct mmapio_file *file);
+
+/*
+ * Whether somebody else has changed the file, which is told once. st is what fstat(2) said, and is
+ * brought up to date if it tells of a change. Takes dirty_lock.
+ */
+bool flush_others(struct mmapio_file *file, struct stat *st);
+
+/* futimens(2), in its order with what stores do to the times. 0 or negative errno. Takes dirty_lock. */
+int flush_set_times(struct mmapio_file *file, const struct timespec times[2]);
 
 /* Somebody is told of these times: the next store must lead to others. Takes dirty_lock. */
 void flush_times_seen(struct mmapio_file *file, const struct stat *st);

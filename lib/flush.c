@@ -24,6 +24,36 @@ static bool time_before(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
 }
 
+static bool is_seen_locked(const struct mmapio_file *file, const struct stat *st)
+{
+	return file->seen_size == (uint64_t)st->st_size &&
+	       file->seen_mtime.tv_sec == st->st_mtim.tv_sec &&
+	       file->seen_mtime.tv_nsec == st->st_mtim.tv_nsec;
+}
+
+static void seen_locked(struct mmapio_file *file, const struct stat *st)
+{
+	file->seen_mtime = st->st_mtim;
+	file->seen_size = (uint64_t)st->st_size;
+}
+
+/* We are about to change mtime, or the file: what others did until now is theirs. */
+static void others_look_locked(struct mmapio_file *file, const struct stat *st)
+{
+	if (!file->changing && !is_seen_locked(file, st))
+		file->changed = true;
+}
+
+/* A change of ours is over. */
+static void changing_end_locked(struct mmapio_file *file)
+{
+	struct stat st;
+
+	file->changing--;
+	if (fstat(file->fd, &st) == 0)
+		seen_locked(file, &st);
+}
+
 static void times_move_locked(struct mmapio_file *file)
 {
 	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, file->store_time}, now;
@@ -32,6 +62,7 @@ static void times_move_locked(struct mmapio_file *file)
 
 	if (fstat(file->fd, &st))
 		return;
+	others_look_locked(file, &st);
 	clock_gettime(CLOCK_REALTIME, &now);
 	future = time_before(&now, &st.st_mtim); /* as somebody set it; a write takes it back */
 	/* The kernel moved mtime itself if the store was the first to a clean page. If mtime is
@@ -55,8 +86,10 @@ static void times_move_locked(struct mmapio_file *file)
 		(void)!futimens(file->fd, times);
 		atomic_store(&file->no_stores, true);
 	}
-	if (fstat(file->fd, &st) == 0)
+	if (fstat(file->fd, &st) == 0) {
 		file->times_left = st.st_mtim;
+		seen_locked(file, &st);
+	}
 }
 
 void flush_times(struct mmapio_file *file)
@@ -76,6 +109,44 @@ void flush_times_seen(struct mmapio_file *file, const struct stat *st)
 	if (!file->times_stale)
 		file->times_left = st->st_mtim;
 	pthread_mutex_unlock(&file->dirty_lock);
+}
+
+int flush_set_times(struct mmapio_file *file, const struct timespec times[2])
+{
+	struct stat st;
+	int error = 0;
+
+	pthread_mutex_lock(&file->dirty_lock);
+	if (fstat(file->fd, &st) == 0)
+		others_look_locked(file, &st);
+	if (futimens(file->fd, times))
+		error = -errno;
+	if (!error && times[1].tv_nsec != UTIME_OMIT) {
+		file->times_stale = false;
+		file->times_due = 0;
+		file->times_left = (struct timespec){0};
+	}
+	if (!error && fstat(file->fd, &st) == 0)
+		seen_locked(file, &st);
+	pthread_mutex_unlock(&file->dirty_lock);
+	return error;
+}
+
+bool flush_others(struct mmapio_file *file, struct stat *st)
+{
+	bool changed;
+
+	pthread_mutex_lock(&file->dirty_lock);
+	/* What was asked without the lock may be older than what we have done since. */
+	if (!file->changing && !is_seen_locked(file, st) && fstat(file->fd, st) == 0 &&
+	    !is_seen_locked(file, st)) {
+		seen_locked(file, st);
+		file->changed = true;
+	}
+	changed = file->changed;
+	file->changed = false;
+	pthread_mutex_unlock(&file->dirty_lock);
+	return changed;
 }
 
 /* When the file is next due for the flusher; 0: never. */
@@ -101,6 +172,24 @@ uint64_t flush_failures(struct mmapio_file *file)
 	return atomic_load(&file->failures);
 }
 
+uint64_t flush_begin(struct mmapio_file *file)
+{
+	uint64_t failures;
+
+	pthread_mutex_lock(&file->dirty_lock);
+	file->changing++;
+	failures = atomic_load(&file->failures);
+	pthread_mutex_unlock(&file->dirty_lock);
+	return failures;
+}
+
+void flush_end(struct mmapio_file *file)
+{
+	pthread_mutex_lock(&file->dirty_lock);
+	changing_end_locked(file);
+	pthread_mutex_unlock(&file->dirty_lock);
+}
+
 /* Whether any bytes, or the inode, are in doubt. */
 static bool in_doubt_locked(const struct mmapio_file *file)
 {
@@ -115,6 +204,7 @@ int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool st
 	bool full;
 
 	pthread_mutex_lock(&file->dirty_lock);
+	changing_end_locked(file);
 	if (start == end)
 		file->inode_dirty = true;
 	range_set_add(&file->dirty, start, end);

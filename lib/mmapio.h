@@ -35,6 +35,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -230,15 +231,28 @@ int mmapio_file_refresh(struct mmapio_file *file, struct stat *st) MMAPIO_MUST_C
 	MMAPIO_NONNULL(1);
 
 /*
+ * The same, and tells whether others have changed its bytes or its size since it was opened, or since
+ * this call last said so: for whoever keeps a copy of them. Judged by size and mtime; what others do
+ * while a call of this handle is changing the file may be taken for ours, and so may what they store
+ * through mappings of their own while its page is dirty, since that does not move mtime. What is
+ * stored through a slice is taken for theirs until it is committed.
+ * 1: they have, once for each time that it is noticed; else as mmapio_file_refresh().
+ */
+int mmapio_file_check(struct mmapio_file *file, struct stat *st) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+/*
  * Says that the file is being read. Reading a mapping does not move atime; this does what read(2)
  * would do to it, as the mount says (relatime, noatime, ...), at most once a second for each handle.
  */
 void mmapio_file_accessed(struct mmapio_file *file) MMAPIO_NONNULL(1);
 
 /*
- * Forgets that stores have yet to move mtime, because the caller is about to set the times.
+ * futimens(2), by its owner or who may do it else, in its order with what stores do to the times.
+ * 0; what futimens(2) returns.
  */
-void mmapio_file_times_set(struct mmapio_file *file) MMAPIO_NONNULL(1);
+int mmapio_file_set_times(struct mmapio_file *file,
+			  const struct timespec times[2]) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
 
 /*
  * Sets the size. New bytes are zero (a hole). Growing waits for no slice. Shrinking first makes the

@@ -105,6 +105,6 @@ int mmapio_commit(struct mmapio_slice_mut *slice, size_t offset, size_t length)
 	if (length == 0 || atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE)
 		return 0;
 	/* What is stored from here on is not what an earlier sync failed with. */
-	slice->failures = flush_failures(file);
+	slice->failures = flush_begin(file);
 	return flush_commit(file, start, start + length, true, failures);
 }

@@ -4,6 +4,7 @@
 
 #include "log.h"
 #include "prewarm.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -21,6 +22,8 @@ void files_init(struct files *files, struct nodes *nodes, const struct mmapio_po
 		.limit = limit,
 	};
 	pthread_mutex_init(&files->lock, NULL);
+	for (int i = 0; i < CHECK_LOCKS; i++)
+		pthread_mutex_init(&files->check_locks[i], NULL);
 	TAILQ_INIT(&files->idle);
 	TAILQ_INIT(&files->clinging);
 	TAILQ_INIT(&files->all);
@@ -35,6 +38,60 @@ static void report_error(void *context, uint64_t offset, uint64_t length, int er
 		 path ? path : "(no memory for the path)", offset, offset + length,
 		 strerror(error));
 	free(path);
+}
+
+static pthread_mutex_t *check_lock(struct files *files, const struct node *node)
+{
+	return &files->check_locks[node->id % CHECK_LOCKS];
+}
+
+static struct contents contents_of(const struct stat *st)
+{
+	return (struct contents){
+		.time = (uint64_t)st->st_mtim.tv_sec * 1000000000 + (uint64_t)st->st_mtim.tv_nsec,
+		.size = (uint64_t)st->st_size,
+	};
+}
+
+static bool is_seen(const struct node *node, const struct contents *contents)
+{
+	return node->seen.time == contents->time && node->seen.size == contents->size;
+}
+
+/* The kernel is being told of these contents. The node's check lock is held. */
+static void see_locked(struct files *files, struct node *node, const struct stat *st)
+{
+	struct contents contents = contents_of(st);
+
+	if ((node->seen.time || node->seen.size) && !is_seen(node, &contents))
+		watch_changed(files->watch, node, contents.size < node->seen.size);
+	node->seen = contents;
+}
+
+/* reading: see file_check_reading(). Else 0 or negative errno. */
+static int check_locked(struct files *files, struct file *file, struct stat *st, bool reading)
+{
+	uint64_t before = mmapio_file_size(file->mapped);
+	int changed = mmapio_file_check(file->mapped, st);
+	bool shorter = mmapio_file_size(file->mapped) < before;
+
+	if (changed <= 0)
+		return changed;
+	if (reading && shorter && !watch_is_stale(file->node))
+		return 1;
+	watch_changed(files->watch, file->node, shorter);
+	return 0;
+}
+
+/* Before a file is closed: from here on the node knows what the file did. */
+static void see_file(struct files *files, struct file *file)
+{
+	struct stat st;
+
+	pthread_mutex_lock(check_lock(files, file->node));
+	if (check_locked(files, file, &st, false) == 0)
+		file->node->seen = contents_of(&st);
+	pthread_mutex_unlock(check_lock(files, file->node));
 }
 
 static bool is_idle(const struct file *file)
@@ -70,6 +127,8 @@ static void file_free(void *context)
 /* Takes a file out of the cache. What libmmapio still has queued for its flusher lives on. */
 static void detach_locked(struct files *files, struct file *file)
 {
+	if (file->mapped)
+		watch_remove(files->watch, mmapio_file_descriptor(file->mapped));
 	file->node->file = NULL;
 	files->count--;
 	TAILQ_REMOVE(&files->all, file, all);
@@ -132,6 +191,7 @@ static bool evict_one(struct files *files)
 		if (!file)
 			return false;
 		error = mmapio_flush(file->mapped);
+		see_file(files, file);
 		if (error) {
 			pthread_mutex_lock(&files->lock);
 			file->failed = true;
@@ -227,11 +287,18 @@ static int map_locked(struct files *files, struct file *file, int descriptor, bo
 	/* A store does not move mtime, and only the owner may set it. */
 	if (geteuid() != 0 && fstat(descriptor, &st) == 0 && st.st_uid != geteuid())
 		options.write_method = MMAPIO_WRITE_PWRITE;
+	/* In this order, so that nothing is missed. */
+	watch_add(files->watch, descriptor);
 	error = mmapio_open_fd(&mapped, descriptor, &options);
 	if (error) {
+		watch_remove(files->watch, descriptor);
 		close(descriptor);
 		return error;
 	}
+	pthread_mutex_lock(check_lock(files, file->node));
+	if (mmapio_file_check(mapped, &st) == 0)
+		see_locked(files, file->node, &st);
+	pthread_mutex_unlock(check_lock(files, file->node));
 	file->mapped = mapped;
 	if (node_descriptor_unkeep(files->nodes, file->node)) {
 		/* One descriptor is enough to keep an inode alive. */
@@ -459,6 +526,9 @@ void file_forgotten(struct files *files, struct node *node)
 	struct stat st;
 	bool useless;
 
+	pthread_mutex_lock(check_lock(files, node));
+	node->seen = (struct contents){0};
+	pthread_mutex_unlock(check_lock(files, node));
 	if (!file)
 		return;
 	useless = fstat(mmapio_file_descriptor(file->mapped), &st) == 0 && st.st_nlink == 0;
@@ -471,21 +541,109 @@ void file_forgotten(struct files *files, struct node *node)
 	dereference(files, file, false);
 }
 
+int file_check(struct files *files, struct file *file, struct stat *st)
+{
+	int error;
+
+	pthread_mutex_lock(check_lock(files, file->node));
+	error = check_locked(files, file, st, false);
+	pthread_mutex_unlock(check_lock(files, file->node));
+	return error;
+}
+
+int file_check_reading(struct files *files, struct file *file)
+{
+	int result;
+
+	pthread_mutex_lock(check_lock(files, file->node));
+	result = check_locked(files, file, NULL, true);
+	pthread_mutex_unlock(check_lock(files, file->node));
+	return result;
+}
+
 int file_stat(struct files *files, struct node *node, struct stat *st)
 {
 	struct file *file = file_find(files, node);
 	int descriptor, error;
 
 	if (file) {
-		error = mmapio_file_refresh(file->mapped, st);
+		error = file_check(files, file, st);
 		file_put(files, file);
 		return error;
 	}
 	descriptor = node_descriptor(files->nodes, node);
 	if (descriptor < 0)
 		return descriptor;
+	pthread_mutex_lock(check_lock(files, node));
 	error = fstat(descriptor, st) ? -errno : 0;
+	if (!error && S_ISREG(node->type))
+		see_locked(files, node, st);
+	pthread_mutex_unlock(check_lock(files, node));
 	node_descriptor_put(files->nodes, node);
+	return error;
+}
+
+/* Whether the kernel knows these contents, or learns them now, having none. */
+static bool is_known(struct files *files, struct node *node, const struct stat *st)
+{
+	const struct contents contents = contents_of(st);
+	bool known;
+
+	pthread_mutex_lock(check_lock(files, node));
+	if (!node->seen.time && !node->seen.size)
+		node->seen = contents;
+	known = is_seen(node, &contents);
+	pthread_mutex_unlock(check_lock(files, node));
+	return known;
+}
+
+int file_stat_known(struct files *files, struct node *node, struct stat *st)
+{
+	struct file *file = file_find(files, node);
+
+	if (file)
+		file_put(files, file); /* stores may have yet to move the times */
+	else if (!S_ISREG(node->type) || is_known(files, node, st))
+		return 0;
+	return file_stat(files, node, st);
+}
+
+bool file_last_byte(void *context, struct node *node, uint64_t *offset, char *byte)
+{
+	struct file *file = file_find(context, node);
+	uint64_t size;
+	bool found;
+
+	if (!file)
+		return false;
+	size = mmapio_file_size(file->mapped);
+	*offset = size - 1;
+	found = size > 0 && !file->write_only && mmapio_read(file->mapped, *offset, byte, 1) == 1;
+	file_put(context, file);
+	return found;
+}
+
+int file_set_times(struct files *files, struct node *node, int descriptor,
+		   const struct timespec times[2])
+{
+	struct file *file = file_find(files, node);
+	struct stat st;
+	int error;
+
+	if (file) {
+		error = mmapio_file_set_times(file->mapped, times);
+		file_put(files, file);
+		return error;
+	}
+	if (S_ISLNK(node->type))
+		return utimensat(descriptor, "", times, AT_EMPTY_PATH) ? -errno : 0;
+	pthread_mutex_lock(check_lock(files, node));
+	if (S_ISREG(node->type) && fstat(descriptor, &st) == 0)
+		see_locked(files, node, &st);
+	error = utimensat(AT_FDCWD, backing_path(descriptor).text, times, 0) ? -errno : 0;
+	if (!error && S_ISREG(node->type) && fstat(descriptor, &st) == 0)
+		node->seen = contents_of(&st);
+	pthread_mutex_unlock(check_lock(files, node));
 	return error;
 }
 
@@ -504,6 +662,8 @@ int files_close(struct files *files)
 		detach_locked(files, file);
 		file_close(file);
 	}
+	for (int i = 0; i < CHECK_LOCKS; i++)
+		pthread_mutex_destroy(&files->check_locks[i]);
 	pthread_mutex_destroy(&files->lock);
 	return first;
 }

@@ -38,9 +38,13 @@ struct file {
 TAILQ_HEAD(file_list, file);
 
 struct prewarmer;
+struct watch;
+
+#define CHECK_LOCKS 64
 
 struct files {
 	struct nodes *nodes;
+	struct watch *watch;
 	struct mmapio_policy policy;
 	enum mmapio_write_method write_method;
 	struct prewarmer *prewarmer; /* told of files when they are first opened; or NULL */
@@ -50,6 +54,9 @@ struct files {
 	struct file_list all;  /* lock */
 	unsigned int count;    /* lock */
 	unsigned int limit;    /* constant: of files, for the sake of their mappings */
+	/* Each of the nodes whose numbers leave the same remainder: from looking whether others have
+	 * changed a file until that is known to the watch. */
+	pthread_mutex_t check_locks[CHECK_LOCKS];
 };
 
 void files_init(struct files *files, struct nodes *nodes, const struct mmapio_policy *policy,
@@ -119,7 +126,30 @@ bool files_make_room(struct files *files);
  */
 void file_forgotten(struct files *files, struct node *node);
 
-/* Attributes, those of stores that have not reached the backing file included. */
+/*
+ * Takes note of what others did to the file (mmapio_file_check()); where they have changed it, the node
+ * is stale from now on (watch.h). st may be NULL. 0 or negative errno.
+ */
+int file_check(struct files *files, struct file *file, struct stat *st);
+
+/*
+ * The same before a read is answered. 1: others have made the file shorter, which the kernel learns from
+ * the answer, if that comes first: the watch is to be told after it, by the caller.
+ */
+int file_check_reading(struct files *files, struct file *file);
+
+/*
+ * Attributes, those of stores that have not reached the backing file included; checks as above.
+ * file_stat_known(): of an object whose attributes were just asked for, in *st.
+ */
 int file_stat(struct files *files, struct node *node, struct stat *st);
+int file_stat_known(struct files *files, struct node *node, struct stat *st);
+
+/* The last byte of the node's file, if it is open and has one. context: files. */
+bool file_last_byte(void *context, struct node *node, uint64_t *offset, char *byte);
+
+/* Sets the times of a node, by an O_PATH descriptor of it, as utimensat(2). 0 or negative errno. */
+int file_set_times(struct files *files, struct node *node, int descriptor,
+		   const struct timespec times[2]);
 
 #endif

@@ -11,12 +11,14 @@
 #include "node.h"
 #include "options.h"
 #include "prewarm.h"
+#include "watch.h"
 
 /*
  * Locks, in the order in which one thread may take them; those of one line are never held together:
  *   folder->lock
  *   file->open_lock
- *   files->lock | flusher->lock | prewarmer->lock
+ *   files->check_locks
+ *   files->lock | flusher->lock | prewarmer->lock | watch->lock
  *   nodes->lock
  *   nodes->descriptor_lock | backing->lock | folders->lock
  *   those of libmmapio (lib/file.h)
@@ -30,8 +32,10 @@ struct fs {
 	struct folders folders;
 	struct flusher *flusher;
 	struct prewarmer *prewarmer;
+	struct watch *watch;
 	bool switch_identity; /* we run as root: what callers make is made with their identity */
 	bool stateless;	      /* the kernel agreed to it */
+	bool keeps_cache;     /* the same: it drops pages when it is told to */
 	void (*serving)(struct fs *fs); /* called once, when the kernel has accepted the mount */
 	int ready;			/* session.c's: where to say so */
 };

@@ -20,6 +20,7 @@ static struct node *node_new(const struct identity *identity, struct backing_dev
 		node->type = type & S_IFMT;
 		node->device = device;
 		node->descriptor = -1;
+		STAILQ_INIT(&node->answers);
 	}
 	return node;
 }

@@ -23,6 +23,15 @@
 #include <uthash.h>
 
 struct file;
+struct answer;
+
+STAILQ_HEAD(answer_list, answer);
+
+/* Which contents a file had: others have other times or sizes. All zero: the kernel has none. */
+struct contents {
+	uint64_t time; /* mtime in ns, modulo 2^64 */
+	uint64_t size;
+};
 
 struct node {
 	uint64_t id;		    /* constant */
@@ -44,6 +53,14 @@ struct node {
 	TAILQ_ENTRY(node) idle; /* with a descriptor, without pins and keep */
 
 	struct file *file; /* files->lock: the open mapped file, or NULL */
+	struct contents seen; /* files' check lock: while file is NULL, as the kernel knows them */
+
+	/* The watch's (watch.c). All: watch->lock; the first two are read without. */
+	_Atomic bool is_stale;
+	_Atomic bool is_shorter; /* is_stale, and shorter than it was */
+	bool stale_pages;	       /* the kernel's are yet to be dropped */
+	STAILQ_ENTRY(node) stale;      /* if is_stale, unless it is being settled */
+	struct answer_list answers;    /* that wait for that */
 
 	/* The flusher's (flusher.c). All: flusher->lock. */
 	TAILQ_ENTRY(node) changed;
@@ -57,6 +74,7 @@ struct node {
 };
 
 TAILQ_HEAD(node_list, node);
+STAILQ_HEAD(node_queue, node);
 
 struct nodes {
 	struct backing *backing;

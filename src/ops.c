@@ -3,6 +3,11 @@
 #include "ops.h"
 
 #include "log.h"
+#include "watch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/utsname.h>
 
 int hold(struct fs *fs, fuse_ino_t ino, struct held *held)
 {
@@ -32,6 +37,130 @@ void unhold(struct fs *fs, struct held *held)
 	node_put(&fs->nodes, held->node);
 }
 
+enum reply_kind {
+	REPLY_ATTRIBUTES,
+	REPLY_ENTRY,
+	REPLY_OPEN,
+};
+
+struct reply {
+	struct answer answer;
+	enum reply_kind kind;
+	fuse_req_t req;
+	struct fs *fs;
+	uint64_t ino;
+	union {
+		struct stat attributes;
+		struct fuse_entry_param entry;
+		struct fuse_file_info open;
+	};
+};
+
+/* Nobody got it. */
+static void reply_undo(const struct reply *reply)
+{
+	struct node *node;
+
+	if (reply->kind == REPLY_ENTRY)
+		forget_node(reply->fs, reply->ino, 1);
+	if (reply->kind == REPLY_OPEN) {
+		node = node_get(&reply->fs->nodes, reply->ino);
+		if (node)
+			file_release(&reply->fs->files, node);
+		node_put(&reply->fs->nodes, node);
+	}
+}
+
+static void reply_send(const struct reply *reply)
+{
+	int error;
+
+	switch (reply->kind) {
+	case REPLY_ATTRIBUTES:
+		error = fuse_reply_attr(reply->req, &reply->attributes,
+					reply->fs->options->attr_timeout);
+		break;
+	case REPLY_ENTRY:
+		error = fuse_reply_entry(reply->req, &reply->entry);
+		break;
+	default:
+		error = fuse_reply_open(reply->req, &reply->open);
+	}
+	if (error)
+		reply_undo(reply);
+}
+
+static void reply_send_later(struct answer *answer)
+{
+	struct reply *reply = (struct reply *)answer; /* its first member */
+
+	reply_send(reply);
+	free(reply);
+}
+
+static void reply(const struct reply *now, struct node *node)
+{
+	struct reply *later;
+
+	if (!watch_is_stale(node)) {
+		reply_send(now);
+		return;
+	}
+	later = malloc(sizeof(*later));
+	if (!later) {
+		reply_error(now->req, -ENOMEM);
+		reply_undo(now);
+		return;
+	}
+	*later = *now;
+	later->answer.send = reply_send_later;
+	watch_answer(now->fs->files.watch, node, &later->answer);
+}
+
+void reply_attributes(fuse_req_t req, struct node *node, const struct stat *st)
+{
+	reply(&(struct reply){.kind = REPLY_ATTRIBUTES,
+			      .req = req,
+			      .fs = fs_of(req),
+			      .ino = node->id,
+			      .attributes = *st},
+	      node);
+}
+
+void reply_entry(fuse_req_t req, struct node *node, const struct fuse_entry_param *entry)
+{
+	reply(&(struct reply){.kind = REPLY_ENTRY,
+			      .req = req,
+			      .fs = fs_of(req),
+			      .ino = node->id,
+			      .entry = *entry},
+	      node);
+}
+
+void reply_open(fuse_req_t req, struct node *node, const struct fuse_file_info *fi)
+{
+	reply(&(struct reply){.kind = REPLY_OPEN,
+			      .req = req,
+			      .fs = fs_of(req),
+			      .ino = node->id,
+			      .open = *fi},
+	      node);
+}
+
+/*
+ * Whether the kernel drops what it has cached of a file when that is written to directly: earlier ones
+ * may leave old pages there, and drop them only when they see that mtime has moved, by themselves.
+ */
+static bool kernel_drops_written(void)
+{
+	unsigned int version = 0, minor = 0, patch = 0;
+	struct utsname name;
+
+	if (uname(&name) || sscanf(name.release, "%u.%u.%u", &version, &minor, &patch) < 2)
+		return false;
+	return version > 6 || (version == 6 && (minor > 18 || (minor == 18 && patch >= 3)));
+}
+
 static void op_init(void *userdata, struct fuse_conn_info *connection)
 {
 	struct fs *fs = userdata;
@@ -46,6 +175,13 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	connection->want &= ~(unsigned int)FUSE_CAP_WRITEBACK_CACHE;
 	/* Handles of what the kernel has forgotten are asked for by "." (ops_names.c). */
 	connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
+	/* The kernel is told when others have changed a file: it need not drop a file's pages because
+	 * its mtime has moved, which our own writes do. */
+	fs->keeps_cache = (connection->capable & FUSE_CAP_EXPLICIT_INVAL_DATA) && kernel_drops_written();
+	if (fs->keeps_cache) {
+		connection->want &= ~(unsigned int)FUSE_CAP_AUTO_INVAL_DATA;
+		connection->want |= FUSE_CAP_EXPLICIT_INVAL_DATA;
+	}
 	/* ACLs are enforced, and default ACLs take the place of the umask. */
 	connection->want |= connection->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 

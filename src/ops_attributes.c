@@ -11,31 +11,28 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static void reply_attributes(fuse_req_t req, struct node *node)
+/* What the kernel is to see of it. 0 or negative errno. */
+static int attributes_of(struct fs *fs, struct node *node, struct stat *st)
 {
-	struct fs *fs = fs_of(req);
-	struct stat st;
-	int error = file_stat(&fs->files, node, &st);
+	int error = file_stat(&fs->files, node, st);
 
-	if (error) {
-		reply_error(req, error);
-		return;
-	}
-	show_attributes(node, &st);
-	fuse_reply_attr(req, &st, fs->options->attr_timeout);
+	if (!error)
+		show_attributes(node, st);
+	return error;
 }
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
 	struct node *node = node_get(&fs->nodes, ino);
+	struct stat st;
+	int error = node ? attributes_of(fs, node, &st) : -ESTALE;
 
 	(void)fi;
-	if (!node) {
-		reply_error(req, -ESTALE);
-		return;
-	}
-	reply_attributes(req, node);
+	if (error)
+		reply_error(req, error);
+	else
+		reply_attributes(req, node, &st);
 	node_put(&fs->nodes, node);
 }
 
@@ -46,8 +43,10 @@ static int set_size(struct fs *fs, struct node *node, off_t size)
 
 	if (error)
 		return error;
+	error = file_check(&fs->files, file, NULL);
 	/* Replies that are being copied out of the end are waited for; none waits for us. */
-	error = mmapio_file_resize(file->mapped, (uint64_t)size, MMAPIO_FOREVER);
+	if (!error)
+		error = mmapio_file_resize(file->mapped, (uint64_t)size, MMAPIO_FOREVER);
 	file_put(&fs->files, file);
 	return error;
 }
@@ -56,7 +55,6 @@ static int set_times(struct fs *fs, const struct held *held, const struct stat *
 		     int to_set)
 {
 	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
-	struct file *file;
 
 	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
 		times[0].tv_nsec = UTIME_NOW;
@@ -67,16 +65,7 @@ static int set_times(struct fs *fs, const struct held *held, const struct stat *
 	else if (to_set & FUSE_SET_ATTR_MTIME)
 		times[1] = attributes->st_mtim;
 
-	if (to_set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)) {
-		file = file_find(&fs->files, held->node);
-		if (file) {
-			mmapio_file_times_set(file->mapped);
-			file_put(&fs->files, file);
-		}
-	}
-	if (S_ISLNK(held->node->type))
-		return utimensat(held->descriptor, "", times, AT_EMPTY_PATH) ? -errno : 0;
-	return utimensat(AT_FDCWD, backing_path(held->descriptor).text, times, 0) ? -errno : 0;
+	return file_set_times(&fs->files, held->node, held->descriptor, times);
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_set,
@@ -84,6 +73,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_
 {
 	struct fs *fs = fs_of(req);
 	struct held held;
+	struct stat st;
 	int error = hold(fs, ino, &held);
 
 	(void)fi;
@@ -111,10 +101,14 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_
 	if (!error && (to_set & (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_ATIME_NOW |
 				 FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW)))
 		error = set_times(fs, &held, attributes, to_set);
+	if (!error)
+		error = attributes_of(fs, held.node, &st);
+	/* Not handed over: the kernel may be keeping dirty pages back until it is answered
+	 * (fuse_set_nowrite()), and drops all pages itself if the size is another. */
 	if (error)
 		reply_error(req, error);
 	else
-		reply_attributes(req, held.node);
+		fuse_reply_attr(req, &st, fs->options->attr_timeout);
 	unhold(fs, &held);
 }
 

@@ -3,6 +3,7 @@
 #include "ops.h"
 
 #include "caller.h"
+#include "watch.h"
 
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -44,9 +45,14 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	 * that is opened like this cannot be mapped anyway. */
 	fi->direct_io = (fi->flags & O_DIRECT) && (fi->flags & O_ACCMODE) == O_WRONLY;
 	fi->fh = fi->direct_io ? HANDLE_DIRECT : 0;
-	file_hold(&fs->files, file);
-	if (fuse_reply_open(req, fi))
-		file_release(&fs->files, file->node);
+	fi->keep_cache = fs->keeps_cache;
+	error = file_check(&fs->files, file, NULL);
+	if (error) {
+		reply_error(req, error);
+	} else {
+		file_hold(&fs->files, file);
+		reply_open(req, file->node, fi);
+	}
 	file_put(&fs->files, file);
 }
 
@@ -125,18 +131,30 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	struct fs *fs = fs_of(req);
 	struct mmapio_slice slice;
 	struct file *file;
+	bool shorter;
 	int error = use_file(fs, ino, FILE_READ, &file);
 
-	(void)fi;
 	if (error) {
 		reply_error(req, error);
 		return;
 	}
-	/* Others may have changed the size. */
-	error = mmapio_file_refresh(file->mapped, NULL);
+	error = file_check_reading(&fs->files, file);
+	shorter = error > 0;
+	if (shorter)
+		error = 0;
+	/* The pages that are read are kept back from the watch until we answer. That there is a new size
+	 * is to be known before: who reads on will ask for it. */
+	if (watch_is_stale(file->node))
+		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 	if (!error)
 		error = mmapio_slice_get_some(file->mapped, (uint64_t)offset, size, &slice);
-	if (!error) {
+	if (!error && slice.length < size && watch_is_shorter(file->node) &&
+	    !(fi->flags & O_DIRECT)) {
+		/* The kernel may show zeros up to the end that it knows: it takes a new end from a short
+		 * answer only if it was not told of a change meanwhile (fuse_read_update_size()). */
+		mmapio_slice_put(&slice);
+		reply_error(req, -EIO);
+	} else if (!error) {
 		mmapio_file_accessed(file->mapped);
 		/* From the mapping to the reader in one copy. If it fails, because the file has
 		 * been truncated at this moment or a page cannot be read, the reader gets EIO. */
@@ -147,6 +165,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	} else {
 		reply_error(req, error);
 	}
+	if (shorter)
+		watch_changed(fs->watch, file->node, true);
 	file_put(&fs->files, file);
 }
 
@@ -165,7 +185,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 	dropped = fi->fh == HANDLE_DIRECT ? drop_privileges(req, file->mapped) : 0;
 	count = dropped < 0 ? dropped : 0;
 	if (count == 0)
-		count = mmapio_file_refresh(file->mapped, NULL);
+		count = file_check(&fs->files, file, NULL);
 	if (count == 0)
 		count = mmapio_write(file->mapped, (uint64_t)offset, bytes, size);
 	file_put(&fs->files, file);
@@ -201,9 +221,10 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 	if (!error) {
 		/* The kernel has been here, but leaves set-gid of foreign groups. */
 		dropped = drop_privileges(req, file->mapped);
-		error = dropped < 0 ? dropped
-				    : mmapio_file_allocate(file->mapped, mode, (uint64_t)offset,
-							   (uint64_t)length);
+		error = dropped < 0 ? dropped : file_check(&fs->files, file, NULL);
+		if (!error)
+			error = mmapio_file_allocate(file->mapped, mode, (uint64_t)offset,
+						     (uint64_t)length);
 		file_put(&fs->files, file);
 	}
 	reply_error(req, error);
@@ -244,8 +265,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 	if (!error) {
 		error = use_file(fs, ino_out, FILE_WRITE, &out);
 		if (!error) {
-			count = mmapio_copy(in->mapped, (uint64_t)offset_in, out->mapped,
-					    (uint64_t)offset_out, length);
+			count = file_check(&fs->files, out, NULL);
+			if (count == 0)
+				count = mmapio_copy(in->mapped, (uint64_t)offset_in,
+						    out->mapped, (uint64_t)offset_out, length);
 			file_put(&fs->files, out);
 		}
 		file_put(&fs->files, in);

@@ -2,6 +2,8 @@
 /* Operations on folders: listing and syncing them. */
 #include "ops.h"
 
+#include "watch.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -95,14 +97,20 @@ static ssize_t add_entry(fuse_req_t req, const struct held *held, const struct d
 						  found->d_off);
 	if (!is_dot(found->d_name)) {
 		struct fuse_entry_param looked_up;
+		struct node *node;
 
 		if (fuse_add_direntry_plus(req, NULL, 0, found->d_name, NULL, 0) > size)
 			return (ssize_t)size + 1;
-		error = lookup_name(fs, held, found->d_name, &looked_up);
-		if (!error)
-			entry = looked_up;
-		else if (error == -ENOMEM || error == -ENFILE)
+		error = lookup_name(fs, held, found->d_name, &looked_up, &node);
+		if (!error) {
+			if (watch_is_stale(node)) /* the bare name, without attributes */
+				forget_node(fs, node->id, 1);
+			else
+				entry = looked_up;
+			node_put(&fs->nodes, node);
+		} else if (error == -ENOMEM || error == -ENFILE) {
 			return error;
+		}
 		/* else it has gone, or cannot be looked up: the bare name will do */
 	}
 	length = fuse_add_direntry_plus(req, buffer, size, found->d_name, &entry, found->d_off);

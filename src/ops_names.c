@@ -38,8 +38,7 @@ static int open_name(struct fs *fs, const struct held *parent, const char *name)
 static int entry_fill(struct fs *fs, struct node *node, const struct stat *st,
 		      struct fuse_entry_param *entry)
 {
-	struct file *file = file_find(&fs->files, node);
-	int error = 0;
+	int error;
 
 	*entry = (struct fuse_entry_param){
 		.ino = node->id,
@@ -47,42 +46,39 @@ static int entry_fill(struct fs *fs, struct node *node, const struct stat *st,
 		.attr_timeout = fs->options->attr_timeout,
 		.entry_timeout = fs->options->entry_timeout,
 	};
-	if (file) { /* stores may have yet to move the times */
-		error = mmapio_file_refresh(file->mapped, &entry->attr);
-		file_put(&fs->files, file);
-	}
+	error = file_stat_known(&fs->files, node, &entry->attr);
 	show_attributes(node, &entry->attr);
 	return error;
 }
 
-/* Looks up what an O_PATH descriptor refers to; consumes it. */
+/* Looks up what an O_PATH descriptor refers to; consumes it. As lookup_name(). */
 static int lookup_descriptor(struct fs *fs, const struct held *parent, const char *name,
-			     int descriptor, struct fuse_entry_param *entry)
+			     int descriptor, struct fuse_entry_param *entry, struct node **node)
 {
-	struct node *node;
 	struct stat st;
 	int error =
-		node_of_descriptor(&fs->nodes, parent->node, name, descriptor, true, &node, &st);
+		node_of_descriptor(&fs->nodes, parent->node, name, descriptor, true, node, &st);
 
 	if (error) {
 		close(descriptor);
 		return error;
 	}
-	error = entry_fill(fs, node, &st, entry);
-	node_put(&fs->nodes, node);
-	if (error)
+	error = entry_fill(fs, *node, &st, entry);
+	if (error) {
 		forget_node(fs, entry->ino, 1);
+		node_put(&fs->nodes, *node);
+	}
 	return error;
 }
 
 int lookup_name(struct fs *fs, const struct held *parent, const char *name,
-		struct fuse_entry_param *entry)
+		struct fuse_entry_param *entry, struct node **node)
 {
 	int descriptor = open_name(fs, parent, name);
 
 	if (descriptor < 0)
 		return descriptor;
-	return lookup_descriptor(fs, parent, name, descriptor, entry);
+	return lookup_descriptor(fs, parent, name, descriptor, entry, node);
 }
 
 void forget_node(struct fs *fs, fuse_ino_t ino, uint64_t count)
@@ -103,7 +99,7 @@ void forget_node(struct fs *fs, fuse_ino_t ino, uint64_t count)
  * and does not come to the root.
  */
 static int lookup_dots(struct fs *fs, const struct held *held, const char *name,
-		       struct fuse_entry_param *entry)
+		       struct fuse_entry_param *entry, struct node **node)
 {
 	const struct held none = {.node = NULL};
 	struct stat st;
@@ -120,29 +116,31 @@ static int lookup_dots(struct fs *fs, const struct held *held, const char *name,
 	       files_make_room(&fs->files));
 	if (descriptor < 0)
 		return -errno;
-	return lookup_descriptor(fs, &none, NULL, descriptor, entry);
+	return lookup_descriptor(fs, &none, NULL, descriptor, entry, node);
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent_ino, const char *name)
 {
 	struct fs *fs = fs_of(req);
 	struct fuse_entry_param entry;
+	struct node *node;
 	struct held parent;
 	int error = hold(fs, parent_ino, &parent);
 
 	if (!error) {
-		error = is_dots(name) ? lookup_dots(fs, &parent, name, &entry)
-				      : lookup_name(fs, &parent, name, &entry);
+		error = is_dots(name) ? lookup_dots(fs, &parent, name, &entry, &node)
+				      : lookup_name(fs, &parent, name, &entry, &node);
 		unhold(fs, &parent);
 	}
-	if (error == -ENOENT && fs->options->negative_timeout > 0) {
+	if (!error) {
+		reply_entry(req, node, &entry);
+		node_put(&fs->nodes, node);
+	} else if (error == -ENOENT && fs->options->negative_timeout > 0) {
 		entry = (struct fuse_entry_param){.entry_timeout = fs->options->negative_timeout};
-		error = 0;
-	}
-	if (error)
+		fuse_reply_entry(req, &entry);
+	} else {
 		reply_error(req, error);
-	else if (fuse_reply_entry(req, &entry) && entry.ino)
-		forget_node(fs, entry.ino, 1); /* nobody got it */
+	}
 }
 
 void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
@@ -163,16 +161,19 @@ static void reply_made(fuse_req_t req, struct held *parent, const char *name, in
 {
 	struct fs *fs = fs_of(req);
 	struct fuse_entry_param entry;
+	struct node *node;
 
 	if (!error)
 		error = flusher_names_changed(fs->flusher, parent->node);
 	if (!error)
-		error = lookup_name(fs, parent, name, &entry);
+		error = lookup_name(fs, parent, name, &entry, &node);
 	unhold(fs, parent);
-	if (error)
+	if (error) {
 		reply_error(req, error);
-	else if (fuse_reply_entry(req, &entry))
-		forget_node(fs, entry.ino, 1);
+		return;
+	}
+	reply_entry(req, node, &entry);
+	node_put(&fs->nodes, node);
 }
 
 /* What is to be made with the caller's identity. Exactly one of the operations that use it. */
@@ -443,12 +444,11 @@ static int made_file(struct fs *fs, const struct held *parent, const char *name,
 		path = backing_reopen(&fs->backing, descriptor, O_PATH);
 	while ((path == -EMFILE || path == -ENFILE) && files_make_room(&fs->files));
 	error = path < 0 ? (path == -EMFILE ? -ENFILE : path)
-			 : lookup_descriptor(fs, parent, name, path, entry);
+			 : lookup_descriptor(fs, parent, name, path, entry, node);
 	if (error) {
 		close(descriptor);
 		return error;
 	}
-	*node = node_get(&fs->nodes, entry->ino); /* known, since it was just looked up */
 	error = file_adopt(&fs->files, *node, descriptor, file);
 	if (error) {
 		forget_node(fs, entry->ino, 1);

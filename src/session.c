@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -176,6 +177,8 @@ static void serving(struct fs *fs)
 	close(fs->ready);
 	fs->ready = -1;
 out:
+	watch_begin(fs->watch, fs->session,
+		    &(struct watch_source){file_last_byte, &fs->files});
 	if (fs->prewarmer)
 		prewarmer_begin(fs->prewarmer);
 }
@@ -214,6 +217,22 @@ static int loop(struct fs *fs, struct fuse_session *session)
 	return error < 0 ? error : 0; /* above 0: the signal that ended it */
 }
 
+/*
+ * Ends the watch, which may be waiting for the kernel, and the kernel for an answer to a request that
+ * has come since the loop ended.
+ */
+static void watch_out(struct fs *fs, struct fuse_session *session)
+{
+	struct pollfd device = {.fd = fuse_session_fd(session), .events = POLLIN};
+	struct fuse_buf buffer = {.mem = NULL};
+
+	watch_end(fs->watch);
+	while (!watch_is_over(fs->watch))
+		if (poll(&device, 1, 10) > 0 && fuse_session_receive_buf(session, &buffer) > 0)
+			fuse_session_process_buf(session, &buffer);
+	free(buffer.mem);
+}
+
 /* Mounts, serves until the unmount, unmounts. 0, or -1 when a line has said what went wrong. */
 static int serve(struct fs *fs, struct options *options, const char *source, const char *mountpoint)
 {
@@ -244,6 +263,7 @@ static int serve(struct fs *fs, struct options *options, const char *source, con
 	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC, STATX_TYPE, &stx) == 0)
 		fs->backing.own_device = makedev(stx.stx_dev_major, stx.stx_dev_minor);
 	error = loop(fs, session);
+	watch_out(fs, session);
 	/* From here on nothing may cut the last sync short. */
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
@@ -284,6 +304,9 @@ static int start_threads(struct fs *fs, const struct options *options)
 	};
 	int error = flusher_new(&fs->flusher, &fs->nodes, &options->flush);
 
+	if (!error)
+		error = watch_new(&fs->watch, &fs->nodes);
+	fs->files.watch = fs->watch;
 	if (!error && options->prewarm != PREWARM_NEVER)
 		error = prewarmer_new(&fs->prewarmer, &fs->backing, &prewarm);
 	if (!error && options->prewarm == PREWARM_OPEN)
@@ -365,6 +388,7 @@ static int run(struct options *options, int ready)
 			 strerror(error ? -error : -flushed));
 		status = EXIT_FAILURE;
 	}
+	watch_free(fs->watch);
 	folders_free(&fs->folders);
 	nodes_free(&fs->nodes);
 out_backing:
