@@ -175,8 +175,6 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	}
 	unhold(fs, &held);
 	reply_error(req, error);
-	if (as_caller && !error) /* and the kernel does not know */
-		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
