@@ -29,7 +29,7 @@ found=$(grep -nE "\b(SYS|__NR)_(${mapping//64/2}|$syncing|fsync)\b" "$srcdir"/sr
 [ -z "$found" ] || complain "src/ maps or syncs by system calls of its own" "$found"
 for object in "${objects[@]}"; do
 	dependencies=src/.deps/$(basename "$object" .o).Po
-	found=$(tr -s ' \\:' '\n' <"$dependencies" | grep -E '(^|/)lib/[^/]*\.[ch]$' | grep -v '/lib/mmapio\.h$')
+	found=$(tr -s ' \\:' '\n' <"$dependencies" | grep -E '(^|/)lib/[^/]*\.[ch]$' | grep -vE '(^|/)lib/mmapio\.h$')
 	[ -z "$found" ] || complain "$object includes a private file of lib/" "$found"
 done
 
