@@ -1,5 +1,6 @@
 #!/bin/bash
-# sqlite3 on the mount: several processes at once, in each of its rollback modes and in WAL mode.
+# sqlite3 on the mount: several processes at once, in each of its rollback modes and in WAL mode, also
+# with readers that map the database (pragma mmap_size).
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 300 root user
 need sqlite3
@@ -7,13 +8,18 @@ need sqlite3
 writers=4
 transactions=15
 
-# The statements of writer $1 in journal mode $2
+# The statements of writer $1 in journal mode $2, of a database that is mapped if it is called mapped
 statements() {
 	local i
 	echo ".bail on"
 	echo ".timeout 30000"
 	# The rollback modes belong to a connection, WAL to the file
-	echo "pragma journal_mode = $2;"
+	echo "pragma journal_mode = ${2%-mapped};"
+	if [[ $2 = *-mapped ]]; then
+		echo "pragma mmap_size = 67108864;"
+		# In many small steps, so that pages of the mapping are read while others write them
+		echo "pragma cache_size = 5;"
+	fi
 	for ((i = 0; i < transactions; i++)); do
 		cat <<-END
 			begin immediate;
@@ -30,7 +36,10 @@ statements() {
 
 # What the folder $1 shows of database $2
 database_show() {
-	sqlite3 -batch -bail "$1/$2" <<-'END'
+	sqlite3 -batch -bail "$1/$2" <<-END
+		.output /dev/null
+		pragma mmap_size = $([[ $2 = *-mapped.db ]] && echo 67108864 || echo 0);
+		.output stdout
 		pragma integrity_check;
 		select count(*), sum(number), sum(length(data)) from rows;
 		select writer, count(*), sum(number) from rows group by writer order by writer;
@@ -42,27 +51,29 @@ database_show() {
 # Fills the database $2 in folder $1, in journal mode $3
 database_fill() {
 	local i pids=()
+	local mode writes=$3
+	if [[ $3 = *-mapped ]]; then writes+=" 67108864"; fi
 	mode=$(sqlite3 -batch -bail "$1/$2" <<-END
-		pragma journal_mode = $3;
+		pragma journal_mode = ${3%-mapped};
 		create table rows (writer integer, number integer, data text);
 		create index rows_by_number on rows (number, writer);
 		create table sums (writer integer primary key, total integer);
 		insert into sums values (0, 0), (1, 0), (2, 0), (3, 0);
 	END
 	)
-	assert_equal "$3" "$mode" "journal_mode of $2"
+	assert_equal "${3%-mapped}" "$mode" "journal_mode of $2"
 	for ((i = 0; i < writers; i++)); do
 		sqlite3 -batch "$1/$2" < <(statements "$i" "$3") >"$work/writer$i" 2>&1 &
 		pids+=($!)
 	done
 	for ((i = 0; i < writers; i++)); do
 		wait "${pids[i]}" || fail "$2: writer $i: $(tail -n 3 "$work/writer$i")"
-		assert_equal "$3 $(seq -s ' ' "$transactions")" "$(tr '\n' ' ' <"$work/writer$i" |
+		assert_equal "${writes/-mapped/} $(seq -s ' ' "$transactions")" "$(tr '\n' ' ' <"$work/writer$i" |
 			sed 's/ $//')" "$2: what writer $i saw of its own rows"
 	done
 }
 
-modes=(delete truncate persist wal)
+modes=(delete truncate persist wal delete-mapped wal-mapped)
 expected=$((writers * transactions)) # rows
 sum=$((transactions * (transactions - 1) / 2))
 
