@@ -10,6 +10,9 @@
 # way out it aborts the connections, unmounts, kills the daemons, and removes the folder. Should it
 # be killed itself, another process does.
 #
+# What a script needs of the checkout beside the tools, a function `prepare` that it defines before
+# brings to the folder it is given, which is $MOUNT_WORK/bin later on.
+#
 # Environment: MMAPFS, the program; TOOLS, the folder of the compiled tool_*.c; TESTDIR, where to
 # work (on a disk file system, or cachestat(2) shows nothing); MMAPFS_OPTIONS, further options for
 # each mount; MOUNT_PATIENCE, a factor to all limits of time (sanitizers are slow).
@@ -120,6 +123,7 @@ watch_copy() {
 	fi
 	cp "$0" "${BASH_SOURCE[0]%/*}/mount.sh" "$bin"
 	find "$TOOLS/" -maxdepth 1 -name 'tool_*' -type f -perm -u+x -exec cp -t "$bin" {} +
+	if declare -F prepare >/dev/null; then prepare "$bin"; fi
 	chmod -R go+rX "$bin"
 }
 
