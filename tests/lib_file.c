@@ -931,6 +931,81 @@ START_TEST(times_that_were_set_stay)
 }
 END_TEST
 
+/*
+ * Fails if a change of our own is taken for one by others, or the other way round: each road by which we
+ * change a file, with what stores do to mtime later; and each change by others is told once.
+ */
+START_TEST(changes_by_others_are_told_once)
+{
+	const struct timespec times[2] = {{1000000000, 1}, {1000000000, 2}};
+	struct mmapio_options options = MMAPIO_OPTIONS_INIT(MMAPIO_READ_WRITE);
+	char path[PATH_MAX], other_path[PATH_MAX];
+	const int fd = test_file(path, 10000), other_fd = test_file(other_path, 5000);
+	struct mmapio_file *file, *other;
+	struct mmapio_slice_mut slice;
+	struct stat st;
+
+	options.write_method = (enum mmapio_write_method)_i;
+	file = test_open_with(path, &options);
+	other = test_open(other_path, MMAPIO_READ_ONLY);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+
+	test_write(file, 5, "#", 1);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	test_sleep(20 * MILLISECOND);
+	test_write(file, 6, "#", 1);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 0); /* moves mtime, if the store has not */
+	ck_assert_int_eq(mmapio_file_check(file, &st), 0);
+	test_write(file, 7, "#", 1);
+	ck_assert_int_eq(mmapio_flush(file), 0);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	test_write(file, 20000, "#", 1);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	ck_assert_int_eq(mmapio_file_resize(file, 30000, 0), 0);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	ck_assert_int_eq(mmapio_file_resize(file, 9000, 0), 0);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	ck_assert_int_eq(mmapio_file_allocate(file, 0, 0, 40000), 0);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	ck_assert_int_eq(mmapio_copy(other, 0, file, 100, 1000), 1000);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	ck_assert_int_eq(mmapio_slice_get_mut(file, 10, 10, &slice), 0);
+	memset(slice.data, '+', 10);
+	ck_assert_int_eq(mmapio_commit(&slice, 0, 10), 0);
+	mmapio_slice_put_mut(&slice);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 0);
+	ck_assert_int_eq(mmapio_file_set_times(file, times), 0);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 0);
+	ck_assert_int_lt(mmapio_file_allocate(file, -1, 0, 1), 0);
+	ck_assert_int_eq(mmapio_write(file, UINT64_MAX / 2, "#", 1), -EFBIG);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+
+	test_sleep(20 * MILLISECOND);
+	ck_assert_int_eq(pwrite(fd, "!", 1, 50), 1);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 1);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 0);
+	ck_assert_int_eq(ftruncate(fd, 8000), 0);
+	ck_assert_int_eq(mmapio_file_refresh(file, NULL), 0); /* which does not take it away */
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 1);
+	ck_assert_int_eq(mmapio_file_check(file, NULL), 0);
+	/* what others did, though a store of ours has yet to move mtime */
+	test_write(file, 6, "#", 1);
+	ck_assert_int_eq(pwrite(fd, "!", 1, 8000), 1);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 1);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 0);
+	/* and though we set the times afterwards */
+	ck_assert_int_eq(pwrite(fd, "!", 1, 9000), 1);
+	ck_assert_int_eq(mmapio_file_set_times(file, times), 0);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 1);
+	ck_assert_int_eq(mmapio_file_check(file, &st), 0);
+
+	mmapio_file_unref(file);
+	mmapio_file_unref(other);
+	close(fd);
+	close(other_fd);
+}
+END_TEST
+
 /* Fails if mtime is only ever moved forward: write(2) sets it to the present. */
 START_TEST(write_moves_a_future_time_back)
 {
@@ -1211,6 +1286,7 @@ int main(void)
 	tcase_add_test(times, refresh_moves_no_times_without_a_write);
 	tcase_add_test(times, times_that_were_set_stay);
 	tcase_add_loop_test(times, write_moves_a_future_time_back, 0, 3);
+	tcase_add_loop_test(times, changes_by_others_are_told_once, 0, 3);
 	tcase_add_loop_test(times, closing_moves_the_time, 0, 3);
 
 	tcase_add_test(blocks, allocate_punches_holes);

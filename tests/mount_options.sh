@@ -290,29 +290,29 @@ mount_stop
 rm "$backing/grows"
 
 # Time-outs, each against what the others are by default: attributes and names are kept for a second,
-# missing names not at all
-open_size() {
-	stat -L -c %s /proc/self/fd/5
+# missing names not at all. (Of a folder, for what is done to the attributes of files is seen at once.)
+open_mode() {
+	stat -L -c %a /proc/self/fd/5
 }
-open_size_is() {
-	[ "$(open_size)" = "$1" ]
+open_mode_is() {
+	[ "$(open_mode)" = "$1" ]
 }
 is_missing() {
 	! stat "$1" >/dev/null 2>&1
 }
 for option in attr_timeout entry_timeout negative_timeout; do
-	echo content >"$backing/resized"
+	mkdir -m 755 "$backing/folder"
 	touch "$backing/removed"
 	# (Who asks for the attributes of what has no name any more may learn that it is gone)
 	case $option in
 	entry_timeout) mount_start entry_timeout=60,attr_timeout=60 ;;
 	*) mount_start "$option=60" ;;
 	esac
-	exec 5<"$mnt/resized"
-	assert_equal 8 "$(open_size)" "size, $option=60"
+	exec 5<"$mnt/folder"
+	assert_equal 755 "$(open_mode)" "mode, $option=60"
 	stat "$mnt/removed" >/dev/null
 	is_missing "$mnt/made" || fail "$option=60: a name that was not made yet"
-	truncate -s 100 "$backing/resized"
+	chmod 711 "$backing/folder"
 	rm "$backing/removed"
 	touch "$backing/made"
 	if [ $option = negative_timeout ]; then
@@ -322,9 +322,9 @@ for option in attr_timeout entry_timeout negative_timeout; do
 	fi
 	sleep 2
 	if [ $option = negative_timeout ]; then
-		wait_until 5 open_size_is 100 || fail "$option=60: a size is not asked for anew"
+		wait_until 5 open_mode_is 711 || fail "$option=60: a mode is not asked for anew"
 	else
-		assert_equal 8 "$(open_size)" "size, not asked for anew, $option=60"
+		assert_equal 755 "$(open_mode)" "mode, not asked for anew, $option=60"
 	fi
 	if [ $option = entry_timeout ]; then
 		! is_missing "$mnt/removed" || fail "$option=60: a name is asked for anew"
@@ -336,7 +336,7 @@ for option in attr_timeout entry_timeout negative_timeout; do
 	fi
 	exec 5<&-
 	mount_stop
-	rm "$backing/resized" "$backing/made"
+	rm -r "$backing/folder" "$backing/made"
 done
 
 # As many threads as may, and each has a descriptor of the device beside the one of the mount
