@@ -89,9 +89,6 @@ cd "$mnt/tree"
 ./mmapfs --version | cmp - "$work/version" || fail "mmapfs --version, mounted again"
 is_made
 # By the other road of a write
-quietly make clean
-quietly make -j2
-quietly make -j2 check TESTS='tests/layers.sh tests/lib_policy'
 rm -r objects
 objects_make objects
 diff -r "$plain/objects" objects || fail "what cc made on the mount, mounted again"
