@@ -126,19 +126,15 @@ static void settle(struct watch *watch, struct node *node, bool stop)
 }
 
 /* Something was done by others to the file of a handle: on whichever file system that may be. */
-static void changed(struct watch *watch, const struct file_handle *handle, uint64_t mask)
+static void changed(struct watch *watch, struct identity *identity, uint64_t mask)
 {
 	struct backing_device *device = atomic_load(&watch->nodes->backing->devices);
-	struct identity identity = {.length = handle->handle_bytes, .type = handle->handle_type};
 	struct node *node;
 
-	if (handle->handle_bytes > sizeof(identity.bytes))
-		return;
-	memcpy(identity.bytes, handle->f_handle, handle->handle_bytes);
 	for (; device; device = device->next) {
-		identity.device = device->device;
-		identity.mount = device->mount_id;
-		node = node_find(watch->nodes, &identity);
+		identity->device = device->device;
+		identity->mount = device->mount_id;
+		node = node_find(watch->nodes, identity);
 		if (!node)
 			continue;
 		if (mask & FAN_MODIFY)
@@ -149,28 +145,48 @@ static void changed(struct watch *watch, const struct file_handle *handle, uint6
 	}
 }
 
+/* What an event tells of the file: its handle. (Nothing in it is aligned.) False: nothing. */
+static bool event_identity(const char *info, size_t length, struct identity *identity)
+{
+	struct fanotify_event_info_fid fid;
+	struct file_handle handle;
+
+	*identity = (struct identity){0};
+	if (length < sizeof(fid) + sizeof(handle))
+		return false;
+	memcpy(&fid, info, sizeof(fid));
+	memcpy(&handle, info + sizeof(fid), sizeof(handle));
+	if (fid.hdr.info_type != FAN_EVENT_INFO_TYPE_FID ||
+	    handle.handle_bytes > sizeof(identity->bytes) ||
+	    handle.handle_bytes > length - sizeof(fid) - sizeof(handle))
+		return false;
+	identity->length = handle.handle_bytes;
+	identity->type = handle.handle_type;
+	memcpy(identity->bytes, info + sizeof(fid) + sizeof(handle), handle.handle_bytes);
+	return true;
+}
+
 /*
  * Reads what there is of events. (Where so many come that some are lost, what they would have told is
  * found when attributes are asked for.) Whether there were events, and all of our own making.
  */
 static bool read_events(struct watch *watch)
 {
-	_Alignas(struct fanotify_event_metadata) char buffer[4096];
-	const struct fanotify_event_metadata *event;
-	const struct fanotify_event_info_fid *info;
-	ssize_t length = read(watch->events, buffer, sizeof(buffer));
-	bool own = length > 0;
+	struct fanotify_event_metadata event;
+	struct identity identity;
+	char buffer[4096];
+	const char *at = buffer;
+	ssize_t left = read(watch->events, buffer, sizeof(buffer));
+	bool own = left > 0;
 
-	event = (const void *)buffer;
-	for (; FAN_EVENT_OK(event, length); event = FAN_EVENT_NEXT(event, length)) {
-		if (event->vers != FANOTIFY_METADATA_VERSION)
+	for (; left >= (ssize_t)sizeof(event); at += event.event_len, left -= event.event_len) {
+		memcpy(&event, at, sizeof(event));
+		if (event.vers != FANOTIFY_METADATA_VERSION || event.event_len < sizeof(event) ||
+		    event.event_len > left)
 			return false;
-		if (event->pid == watch->self || (event->mask & FAN_Q_OVERFLOW))
-			continue;
-		info = (const void *)((const char *)event + event->metadata_len);
-		if (event->event_len >= event->metadata_len + sizeof(*info) &&
-		    info->hdr.info_type == FAN_EVENT_INFO_TYPE_FID) {
-			changed(watch, (const void *)info->handle, event->mask);
+		if (event.pid != watch->self &&
+		    event_identity(at + sizeof(event), event.event_len - sizeof(event), &identity)) {
+			changed(watch, &identity, event.mask);
 			own = false;
 		}
 	}
