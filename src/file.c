@@ -77,8 +77,10 @@ static int check_locked(struct files *files, struct file *file, struct stat *st,
 
 	if (changed <= 0)
 		return changed;
-	if (reading && shorter && !watch_is_stale(file->node))
+	if (reading && shorter && !watch_is_stale(file->node)) {
+		file->node->is_shorter = true;
 		return 1;
+	}
 	watch_changed(files->watch, file->node, shorter);
 	return 0;
 }

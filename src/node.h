@@ -55,9 +55,9 @@ struct node {
 	struct file *file; /* files->lock: the open mapped file, or NULL */
 	struct contents seen; /* files' check lock: while file is NULL, as the kernel knows them */
 
-	/* The watch's (watch.c). All: watch->lock; the first two are read without. */
+	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none. */
 	_Atomic bool is_stale;
-	_Atomic bool is_shorter; /* is_stale, and shorter than it was */
+	_Atomic bool is_shorter;
 	bool stale_pages;	       /* the kernel's are yet to be dropped */
 	STAILQ_ENTRY(node) stale;      /* if is_stale, unless it is being settled */
 	struct answer_list answers;    /* that wait for that */

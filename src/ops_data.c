@@ -131,7 +131,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	struct fs *fs = fs_of(req);
 	struct mmapio_slice slice;
 	struct file *file;
-	bool shorter;
+	bool shorter, stale;
 	int error = use_file(fs, ino, FILE_READ, &file);
 
 	if (error) {
@@ -142,16 +142,18 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	shorter = error > 0;
 	if (shorter)
 		error = 0;
+	stale = watch_is_stale(file->node);
 	/* The pages that are read are kept back from the watch until we answer. That there is a new size
 	 * is to be known before: who reads on will ask for it. */
-	if (watch_is_stale(file->node))
+	if (stale && !watch_is_shorter(file->node))
 		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 	if (!error)
 		error = mmapio_slice_get_some(file->mapped, (uint64_t)offset, size, &slice);
 	if (!error && slice.length < size && watch_is_shorter(file->node) &&
-	    !(fi->flags & O_DIRECT)) {
-		/* The kernel may show zeros up to the end that it knows: it takes a new end from a short
-		 * answer only if it was not told of a change meanwhile (fuse_read_update_size()). */
+	    !(fi->flags & O_DIRECT) &&
+	    (stale || (uint64_t)offset > mmapio_file_size(file->mapped))) {
+		/* What the kernel has of an answer that is too short it shows as zeros, up to the end
+		 * that it knows. Only one that comes to the end, alone, tells it of that. */
 		mmapio_slice_put(&slice);
 		reply_error(req, -EIO);
 	} else if (!error) {
@@ -159,6 +161,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 		/* From the mapping to the reader in one copy. If it fails, because the file has
 		 * been truncated at this moment or a page cannot be read, the reader gets EIO. */
 		fuse_reply_buf(req, slice.data, slice.length);
+		if (slice.length < size)
+			watch_told_end(file->node);
 		mmapio_slice_put(&slice);
 	} else if (error == -ENODEV || error == -ENOMEM) {
 		reply_unmapped(req, file, size, offset);

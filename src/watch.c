@@ -85,7 +85,7 @@ static void drop(struct watch *watch, struct node *node)
 	uint64_t offset;
 	char byte;
 
-	if (fuse_lowlevel_notify_inval_inode(watch->session, node->id, 0, 0) || node->is_shorter ||
+	if (fuse_lowlevel_notify_inval_inode(watch->session, node->id, 0, 0) ||
 	    !watch->source.last_byte(watch->source.context, node, &offset, &byte))
 		return;
 	buffer.buf[0].mem = &byte;
@@ -119,7 +119,7 @@ static void settle(struct watch *watch, struct node *node, bool stop)
 	if (again)
 		queue_locked(watch, node);
 	else
-		node->is_stale = node->is_shorter = false;
+		node->is_stale = false;
 	pthread_mutex_unlock(&watch->lock);
 	if (!again)
 		node_put(watch->nodes, node);

@@ -57,10 +57,21 @@ static inline bool watch_is_stale(const struct node *node)
 	return node->is_stale;
 }
 
-/* The same, and the kernel may take it for longer than it is. */
+/*
+ * Whether the kernel may take the file for longer than it is: until a read that came to the end has been
+ * answered while it was not stale. (It takes a new end from an answer only if it has not been told of a
+ * change since it asked: fuse_change_attributes(), fuse_read_update_size(). Of reads that is known: their
+ * pages keep the watch waiting.)
+ */
 static inline bool watch_is_shorter(const struct node *node)
 {
 	return node->is_shorter;
+}
+
+static inline void watch_told_end(struct node *node)
+{
+	if (node->is_shorter && !node->is_stale)
+		node->is_shorter = false;
 }
 
 /* Sends the answer when the node is no longer stale: at once, if it is not, or later. */
