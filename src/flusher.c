@@ -108,6 +108,8 @@ int flusher_sync_folder(struct flusher *flusher, struct node *folder, int descri
 	error = sync_names(flusher->nodes, folder, descriptor);
 
 	pthread_mutex_lock(&flusher->lock);
+	if (error && folder->removed)
+		error = 0; /* it was under way, and there are no names left to lose */
 	if (changed && is_shortage(error)) {
 		if (!folder->names_changed)
 			queue_locked(flusher, folder, now_ns() + SHORTAGE_DELAY_NS);
@@ -136,11 +138,28 @@ int flusher_sync_folder(struct flusher *flusher, struct node *folder, int descri
 int flusher_names_changed(struct flusher *flusher, struct node *folder)
 {
 	pthread_mutex_lock(&flusher->lock);
-	if (!folder->names_changed)
+	if (!folder->names_changed && !folder->removed)
 		queue_locked(flusher, folder, now_ns() + flusher->policy.delay_ns);
 	reference_locked(flusher, folder);
 	pthread_mutex_unlock(&flusher->lock);
 	return flusher->policy.always ? flusher_sync_folder(flusher, folder, -1) : 0;
+}
+
+void flusher_folder_removed(struct flusher *flusher, struct node *folder)
+{
+	bool given_back;
+
+	pthread_mutex_lock(&flusher->lock);
+	if (folder->names_changed) {
+		TAILQ_REMOVE(&flusher->queue, folder, changed);
+		folder->names_changed = false;
+	}
+	flusher->failed -= folder->names_error != 0;
+	folder->names_error = 0;
+	given_back = reference_locked(flusher, folder);
+	pthread_mutex_unlock(&flusher->lock);
+	if (given_back)
+		node_put(flusher->nodes, folder);
 }
 
 static void *flusher_run(void *argument)

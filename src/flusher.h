@@ -22,6 +22,10 @@ int flusher_names_changed(struct flusher *flusher, struct node *folder);
  */
 int flusher_sync_folder(struct flusher *flusher, struct node *folder, int descriptor);
 
+/* The folder has been removed: it has no names left to lose. It is marked so (node.h), and
+ * the caller has a reference of it. */
+void flusher_folder_removed(struct flusher *flusher, struct node *folder);
+
 /* Syncs all that have changed, and stops. 0, or the first error. NULL is fine. */
 int flusher_free(struct flusher *flusher);
 

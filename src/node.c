@@ -276,7 +276,7 @@ void node_put(struct nodes *nodes, struct node *node)
 		}
 		descriptor = node_descriptor_take(nodes, node);
 		parent = node->parent;
-		if (node->device->handles_open) {
+		if (node->device->handles_open && !node->removed) {
 			free(node->name);
 			node->name = NULL;
 			node->parent = NULL;
@@ -316,11 +316,13 @@ void node_rename(struct nodes *nodes, struct node *node, struct node *parent, co
 }
 
 void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
-		 int descriptor, bool keep)
+		 int descriptor, bool removed, bool keep)
 {
 	struct node *before = NULL;
 
 	pthread_mutex_lock(&nodes->lock);
+	if (removed)
+		node->removed = true;
 	if (node->parent == parent && strcmp(node->name, name) == 0)
 		before = name_set_locked(nodes, node, NULL, NULL);
 	pthread_mutex_unlock(&nodes->lock);

@@ -5,8 +5,8 @@
  *
  * A node lives as long as the kernel knows it (lookups), somebody here uses it (references), or it
  * is the parent of one that lives. After that, where it can be found by its file handle, it is
- * dormant for a while: without a name or a descriptor, for whoever holds a handle of the mount
- * (open_by_handle_at(2)), which is its number. Node numbers count up and are never used again.
+ * dormant for a while, unless it was removed: without a name or a descriptor, for whoever holds a handle
+ * of the mount (open_by_handle_at(2)), which is its number. Node numbers count up and are never used again.
  */
 #ifndef NODE_H
 #define NODE_H
@@ -43,6 +43,7 @@ struct node {
 	char *name;		    /* nodes->lock; with parent */
 	UT_hash_handle by_id;	    /* nodes->lock */
 	UT_hash_handle by_identity; /* nodes->lock */
+	_Atomic bool removed;	    /* set once: its last name is gone, and none will come back */
 	bool is_dormant;	    /* nodes->lock */
 	TAILQ_ENTRY(node) dormant;  /* nodes->lock; if is_dormant */
 
@@ -129,12 +130,12 @@ bool node_forget(struct nodes *nodes, struct node *node, uint64_t count);
 void node_rename(struct nodes *nodes, struct node *node, struct node *parent, const char *name);
 
 /*
- * The name of the node in parent is gone. descriptor is one of the node, and is consumed: cached,
+ * The name of the node in parent is gone; removed: it was the last one. descriptor is one of the node, and is consumed: cached,
  * or kept, because nothing else leads to the node any more. (One that has other names is found
  * again when one of them is looked up, as the kernel does when it gets ESTALE.)
  */
 void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
-		 int descriptor, bool keep);
+		 int descriptor, bool removed, bool keep);
 
 /* For the log: the path below BACKING by the names last known, to be freed; NULL without memory. */
 char *node_path(struct nodes *nodes, struct node *node);

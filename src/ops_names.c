@@ -300,15 +300,17 @@ static void victim_leave(struct fs *fs, struct node *victim, const struct held *
 			 const char *name, int descriptor, bool gone)
 {
 	struct stat st;
-	bool last;
+	bool removed;
 
 	if (!victim)
 		return;
 	if (gone) {
 		/* Without a name it is found through its file, if that is open, or not at all. */
-		last = S_ISDIR(victim->type) || fstat(descriptor, &st) || st.st_nlink == 0;
-		node_unlink(&fs->nodes, victim, parent->node, name, descriptor,
-			    last && !file_keep(&fs->files, victim));
+		removed = S_ISDIR(victim->type) || fstat(descriptor, &st) || st.st_nlink == 0;
+		node_unlink(&fs->nodes, victim, parent->node, name, descriptor, removed,
+			    removed && !file_keep(&fs->files, victim));
+		if (S_ISDIR(victim->type))
+			flusher_folder_removed(fs->flusher, victim);
 	} else {
 		close(descriptor);
 	}
