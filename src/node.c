@@ -5,6 +5,7 @@
 #include "fuse.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -37,6 +38,8 @@ static bool table_add_locked(struct nodes *nodes, struct node *node)
 		HASH_DELETE(by_id, nodes->by_id, node);
 		return false;
 	}
+	if (HASH_CNT(by_id, nodes->by_id) > nodes->most)
+		nodes->most = HASH_CNT(by_id, nodes->by_id);
 	return true;
 }
 
@@ -44,6 +47,19 @@ static void table_remove_locked(struct nodes *nodes, struct node *node)
 {
 	HASH_DELETE(by_id, nodes->by_id, node);
 	HASH_DELETE(by_identity, nodes->by_identity, node);
+}
+
+/*
+ * Memory goes back to the system each time that half of many nodes have gone: what free() keeps of a
+ * million is hundreds of megabytes. Whether it is time.
+ */
+#define MANY 4096
+static bool trim_is_due_locked(struct nodes *nodes)
+{
+	if (nodes->most < MANY || HASH_CNT(by_id, nodes->by_id) >= nodes->most / 2)
+		return false;
+	nodes->most = HASH_CNT(by_id, nodes->by_id);
+	return true;
 }
 
 /* How many nodes may be dormant: some 30 MB. */
@@ -267,6 +283,7 @@ void node_put(struct nodes *nodes, struct node *node)
 	/* A node that goes gives back its parent. */
 	while (node) {
 		struct node *parent, *gone;
+		bool trim;
 		int descriptor;
 
 		pthread_mutex_lock(&nodes->lock);
@@ -285,11 +302,14 @@ void node_put(struct nodes *nodes, struct node *node)
 			table_remove_locked(nodes, node);
 			gone = node;
 		}
+		trim = trim_is_due_locked(nodes);
 		pthread_mutex_unlock(&nodes->lock);
 		/* Without the lock: closing the last descriptor of a removed file can take long. */
 		if (descriptor >= 0)
 			close(descriptor);
 		node_free(gone);
+		if (trim)
+			malloc_trim(0);
 		node = parent;
 	}
 }

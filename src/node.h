@@ -85,6 +85,7 @@ struct nodes {
 	struct node *by_id;
 	struct node *by_identity;
 	uint64_t last_id;
+	unsigned int most; /* lock: nodes, since memory was last given back */
 	struct node_list dormant; /* lock; the one that has been for the shortest time last */
 	unsigned int dormant_count;
 
