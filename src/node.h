@@ -54,6 +54,7 @@ struct node {
 	TAILQ_ENTRY(node) idle; /* with a descriptor, without pins and keep */
 
 	struct file *file; /* files->lock: the open mapped file, or NULL */
+	_Atomic bool has_pages; /* the kernel may have some of it; the watch takes it back */
 	struct contents seen; /* files' check lock: while file is NULL, as the kernel knows them */
 
 	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none. */

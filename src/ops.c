@@ -5,9 +5,7 @@
 #include "log.h"
 #include "watch.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/utsname.h>
 
 int hold(struct fs *fs, fuse_ino_t ino, struct held *held)
 {
@@ -41,6 +39,7 @@ enum reply_kind {
 	REPLY_ATTRIBUTES,
 	REPLY_ENTRY,
 	REPLY_OPEN,
+	REPLY_WRITTEN,
 };
 
 struct reply {
@@ -53,6 +52,7 @@ struct reply {
 		struct stat attributes;
 		struct fuse_entry_param entry;
 		struct fuse_file_info open;
+		size_t count;
 	};
 };
 
@@ -83,8 +83,11 @@ static void reply_send(const struct reply *reply)
 	case REPLY_ENTRY:
 		error = fuse_reply_entry(reply->req, &reply->entry);
 		break;
-	default:
+	case REPLY_OPEN:
 		error = fuse_reply_open(reply->req, &reply->open);
+		break;
+	default:
+		error = fuse_reply_write(reply->req, reply->count);
 	}
 	if (error)
 		reply_undo(reply);
@@ -147,18 +150,14 @@ void reply_open(fuse_req_t req, struct node *node, const struct fuse_file_info *
 	      node);
 }
 
-/*
- * Whether the kernel drops what it has cached of a file when that is written to directly: earlier ones
- * may leave old pages there, and drop them only when they see that mtime has moved, by themselves.
- */
-static bool kernel_drops_written(void)
+void reply_written(fuse_req_t req, struct node *node, size_t count)
 {
-	unsigned int version = 0, minor = 0, patch = 0;
-	struct utsname name;
-
-	if (uname(&name) || sscanf(name.release, "%u.%u.%u", &version, &minor, &patch) < 2)
-		return false;
-	return version > 6 || (version == 6 && (minor > 18 || (minor == 18 && patch >= 3)));
+	reply(&(struct reply){.kind = REPLY_WRITTEN,
+			      .req = req,
+			      .fs = fs_of(req),
+			      .ino = node->id,
+			      .count = count},
+	      node);
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *connection)
@@ -177,7 +176,7 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
 	/* The kernel is told when others have changed a file: it need not drop a file's pages because
 	 * its mtime has moved, which our own writes do. */
-	fs->keeps_cache = (connection->capable & FUSE_CAP_EXPLICIT_INVAL_DATA) && kernel_drops_written();
+	fs->keeps_cache = connection->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
 	if (fs->keeps_cache) {
 		connection->want &= ~(unsigned int)FUSE_CAP_AUTO_INVAL_DATA;
 		connection->want |= FUSE_CAP_EXPLICIT_INVAL_DATA;

@@ -40,11 +40,13 @@ static inline void show_attributes(const struct node *node, struct stat *st)
 /*
  * Answers that tell of attributes, of a file above all: sent now, or when the kernel has dropped what
  * it has of a file that others have changed (watch.h). If nobody got it, a lookup that an entry has
- * counted is taken back, and so is the hold of a file that was opened.
+ * counted is taken back, and so is the hold of a file that was opened. (And that of a write, which may
+ * have gone past pages that the kernel has.)
  */
 void reply_attributes(fuse_req_t req, struct node *node, const struct stat *st);
 void reply_entry(fuse_req_t req, struct node *node, const struct fuse_entry_param *entry);
 void reply_open(fuse_req_t req, struct node *node, const struct fuse_file_info *fi);
+void reply_written(fuse_req_t req, struct node *node, size_t count);
 
 /* Whether we could open a file of this mode again. */
 static inline bool file_reopens(const struct fs *fs, mode_t mode)

@@ -142,6 +142,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	shorter = error > 0;
 	if (shorter)
 		error = 0;
+	if (!(fi->flags & O_DIRECT))
+		file->node->has_pages = true;
 	stale = watch_is_stale(file->node);
 	/* The pages that are read are kept back from the watch until we answer. That there is a new size
 	 * is to be known before: who reads on will ask for it. */
@@ -178,6 +180,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 	      struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
+	bool direct = fi->fh == HANDLE_DIRECT || (fi->flags & O_DIRECT);
 	struct file *file;
 	ssize_t count;
 	int dropped, error = use_file(fs, ino, FILE_WRITE, &file);
@@ -192,11 +195,19 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 		count = file_check(&fs->files, file, NULL);
 	if (count == 0)
 		count = mmapio_write(file->mapped, (uint64_t)offset, bytes, size);
-	file_put(&fs->files, file);
+	/* The kernel does not drop what it has cached of the range where the write is asynchronous
+	 * (fuse_aio_complete()), nor always else before Linux 6.19. */
+	if (!direct)
+		file->node->has_pages = true;
+	else if (file->node->has_pages && count > 0)
+		watch_changed(fs->watch, file->node, false);
 	if (count < 0)
 		reply_error(req, (int)count);
+	else if (direct)
+		reply_written(req, file->node, (size_t)count);
 	else
 		fuse_reply_write(req, (size_t)count);
+	file_put(&fs->files, file);
 	mode_changed(fs, ino, dropped);
 }
 

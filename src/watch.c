@@ -103,7 +103,7 @@ static void settle(struct watch *watch, struct node *node, bool stop)
 	pthread_mutex_lock(&watch->lock);
 	STAILQ_REMOVE_HEAD(&watch->queue, stale);
 	pages = node->stale_pages;
-	node->stale_pages = false;
+	node->stale_pages = node->has_pages = false;
 	STAILQ_CONCAT(&answers, &node->answers);
 	pthread_mutex_unlock(&watch->lock);
 

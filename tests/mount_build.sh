@@ -14,7 +14,7 @@ prepare() {
 	chmod -R u+w "$1/source"
 }
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 600 root user
+. "${0%/*}/mount.sh" 600 root
 need autoreconf cc libtoolize make nm pkg-config
 
 # Nothing of the make that may have started this

@@ -131,6 +131,12 @@ for k in range(50):
 ' "$backing" "$mnt" "$stateless" "$who" || fail "a mixture"
 mount_stop
 
+# ---- direct writes, asynchronous ones above all, of what is cached
+mount_start
+"$TOOLS/tool_aio" "$mnt/aio" 300 || fail "tool_aio: exit status $?"
+cmp "$mnt/aio" "$backing/aio"
+mount_stop
+
 # ---- what no watch tells of, stores through a mapping of BACKING, is seen within attr_timeout
 mount_start attr_timeout=0.1
 cat "$mnt/file" >/dev/null

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tool_aio FILE ROUNDS: writes FILE past the page cache by asynchronous requests, while a thread reads it
+ * through the cache; what a write that is complete has written is what is read from then on. Exit
+ * status 0 if so.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/aio_abi.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SIZE ((size_t)256 * 1024)
+#define BLOCK ((size_t)64 * 1024)
+
+static _Atomic bool stop;
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static void *read_on(void *argument)
+{
+	char *buffer = malloc(SIZE);
+
+	while (!stop && buffer)
+		if (pread(*(int *)argument, buffer, SIZE, 0) < 0)
+			die("pread");
+	free(buffer);
+	return NULL;
+}
+
+static void write_block(aio_context_t context, int fd, const char *block, off_t offset)
+{
+	struct iocb request = {
+		.aio_lio_opcode = IOCB_CMD_PWRITE,
+		.aio_fildes = (unsigned int)fd,
+		.aio_buf = (unsigned long)block,
+		.aio_nbytes = BLOCK,
+		.aio_offset = offset,
+	};
+	struct iocb *requests[] = {&request};
+	struct io_event event;
+
+	if (syscall(SYS_io_submit, context, 1L, requests) != 1)
+		die("io_submit");
+	while (syscall(SYS_io_getevents, context, 1L, 1L, &event, NULL) != 1)
+		if (errno != EINTR)
+			die("io_getevents");
+	if ((size_t)event.res != BLOCK) {
+		fprintf(stderr, "a write: %lld\n", (long long)event.res);
+		exit(1);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	aio_context_t context = 0;
+	char *block, *found = malloc(BLOCK), *whole = calloc(1, SIZE);
+	int cached, direct;
+	pthread_t reader;
+
+	if (argc != 3 || !found || !whole || posix_memalign((void **)&block, 4096, BLOCK))
+		die("arguments, or memory");
+	cached = open(argv[1], O_RDWR | O_CREAT, 0644);
+	direct = open(argv[1], O_RDWR | O_DIRECT);
+	if (cached < 0 || direct < 0 || pwrite(cached, whole, SIZE, 0) != (ssize_t)SIZE)
+		die(argv[1]);
+	if (syscall(SYS_io_setup, 8L, &context))
+		die("io_setup");
+	if (pthread_create(&reader, NULL, read_on, &cached))
+		die("pthread_create");
+	for (int round = 0; round < atoi(argv[2]); round++) {
+		off_t offset = (off_t)BLOCK * (round % (int)(SIZE / BLOCK));
+
+		memset(block, 1 + round % 250, BLOCK);
+		write_block(context, direct, block, offset);
+		if (pread(cached, found, BLOCK, offset) != (ssize_t)BLOCK)
+			die("pread");
+		if (memcmp(found, block, BLOCK) != 0) {
+			fprintf(stderr, "round %d: what was written before is still there\n", round);
+			exit(1);
+		}
+	}
+	stop = true;
+	pthread_join(reader, NULL);
+	return 0;
+}
