@@ -21,7 +21,8 @@ offsets: copy_file_range, 2, 9223372036854775797: 0
 offsets: copy_file_range, 2, 9223372036854710271: 0
 offsets: sendfile at 9223372036854775797: 0
 offsets: sendfile at 9223372036854710271: 0
-# ioctl(2) is not passed on (fuse_do_ioctl() without FUSE_IOCTL), nor is there a fiemap (fuse_file_inode_operations)
+# ioctl(2) is not passed on (fuse_do_ioctl() without FUSE_IOCTL), nor is there a fiemap
+# (fuse_file_inode_operations)
 ioctls: ioctl(fd, FS_IOC_GETFLAGS, &flags): ENOTTY
 ioctls: ioctl(fd, FS_IOC_SETFLAGS, &flags): ENOTTY
 ioctls: ioctl(fd, FS_IOC_GETVERSION, &flags) ? -1 : 0: ENOTTY

@@ -6,8 +6,8 @@
  * that were told before; by two descriptors in turn; while another process removes, makes and
  * renames entries in CHANGED, which is FOLDER or another way to it; and by readdir(3) with telldir,
  * seekdir and rewinddir. Each is done twice, so that the kernel may ask for names alone, and for
- * attributes with them: the second time, each entry that is listed is asked for them. What was there
- * all the time has to be listed once; what came or went, once at most. Leaves what stays, all
+ * attributes with them: the second time, each entry that is listed is asked for them. What was
+ * there all the time has to be listed once; what came or went, once at most. Leaves what stays, all
  * names beginning with "keep-". Exit status 0 if all was as it has to be.
  */
 #ifndef _GNU_SOURCE
@@ -83,7 +83,7 @@ static void parse(const char *text, enum kind *kind, unsigned int *number)
 
 /* --- one listing ------------------------------------------------------------------------------ */
 
-static unsigned int count;	 /* of each kind, but twice as many of KEEP */
+static unsigned int count; /* of each kind, but twice as many of KEEP */
 static size_t buffer_size;
 static const char *folder;
 
@@ -179,7 +179,8 @@ static void listing_check(const struct listing *listing, int go, int old, int ne
 		unsigned int found = seen_count(listing, kind);
 
 		if (expected[kind] >= 0 && found != (unsigned int)expected[kind])
-			fail("%u of %d listed of what is called %s-", found, expected[kind], kinds[kind]);
+			fail("%u of %d listed of what is called %s-", found, expected[kind],
+			     kinds[kind]);
 	}
 	if (listing->dots != 2)
 		fail("%u dots listed", listing->dots);
@@ -354,7 +355,8 @@ static void list_changing(bool asking, struct shared *shared, pid_t pid, unsigne
 	struct listing listing;
 	struct dirent64 *entry;
 	off_t middle = 0;
-	unsigned char *passed = malloc(count_of(KEEP)); /* of what stays: listed before the middle */
+	unsigned char *passed =
+		malloc(count_of(KEEP)); /* of what stays: listed before the middle */
 
 	check(passed);
 	doing = asking ? "changing, with attributes" : "changing, names alone";
@@ -410,7 +412,8 @@ static void list_by_library(unsigned int done)
 			seekdir(stream, place);
 			entry = readdir(stream);
 			if (!entry || strcmp(entry->d_name, name) != 0)
-				fail("'%s', and was '%s'", entry ? entry->d_name : "(the end)", name);
+				fail("'%s', and was '%s'", entry ? entry->d_name : "(the end)",
+				     name);
 		}
 	}
 	listing_check(&seen, (int)(count - done), (int)(count - done), (int)done, (int)done);

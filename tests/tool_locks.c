@@ -81,7 +81,8 @@ static int lock(int fd, int command, int type, off_t start, off_t length)
 }
 
 /* What F_GETLK or F_OFD_GETLK answers; holder is the process that is expected */
-static void see_holder(const char *what, int fd, int command, off_t start, off_t length, pid_t holder)
+static void see_holder(const char *what, int fd, int command, off_t start, off_t length,
+		       pid_t holder)
 {
 	struct flock range = {
 		.l_type = F_WRLCK,

@@ -122,15 +122,18 @@ static void offsets(void)
 		see(pread(fd, bytes, sizeof(bytes), at), "pread of 64 KiB at %lld", (long long)at);
 		see(pread(fd, bytes, 0, at), "pread of nothing at %lld", (long long)at);
 		see(pwrite(fd, bytes, 1, at), "pwrite at %lld", (long long)at);
-		see(pwrite(fd, bytes, sizeof(bytes), at), "pwrite of 64 KiB at %lld", (long long)at);
+		see(pwrite(fd, bytes, sizeof(bytes), at), "pwrite of 64 KiB at %lld",
+		    (long long)at);
 		see(pwrite(fd, bytes, 0, at), "pwrite of nothing at %lld", (long long)at);
 		see(preadv(fd, &part_of_it, 1, at), "preadv at %lld", (long long)at);
 		see(pwritev(fd, &part_of_it, 1, at), "pwritev at %lld", (long long)at);
 		see(ftruncate(fd, at), "ftruncate to %lld", (long long)at);
 		see(truncate("file", at), "truncate to %lld", (long long)at);
 		for (int mode = 0; mode < 4; mode++) {
-			see(fallocate(fd, mode, at, 1), "fallocate %d at %lld", mode, (long long)at);
-			see(fallocate(fd, mode, 0, at), "fallocate %d of %lld", mode, (long long)at);
+			see(fallocate(fd, mode, at, 1), "fallocate %d at %lld", mode,
+			    (long long)at);
+			see(fallocate(fd, mode, 0, at), "fallocate %d of %lld", mode,
+			    (long long)at);
 			see(fallocate(fd, mode, at, at), "fallocate %d of %lld there", mode,
 			    (long long)at);
 		}
@@ -155,8 +158,8 @@ static void offsets(void)
 		see(readahead(fd, at, 4096), "readahead at %lld", (long long)at);
 		see(sync_file_range(fd, at, 1, SYNC_FILE_RANGE_WRITE), "sync_file_range at %lld",
 		    (long long)at);
-		see(sync_file_range(fd, 0, at, SYNC_FILE_RANGE_WAIT_AFTER), "sync_file_range of %lld",
-		    (long long)at);
+		see(sync_file_range(fd, 0, at, SYNC_FILE_RANGE_WAIT_AFTER),
+		    "sync_file_range of %lld", (long long)at);
 		see(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, at) == MAP_FAILED ? -1 : 0,
 		    "mmap at %lld", (long long)at);
 	}
@@ -242,9 +245,11 @@ static void ioctls(void)
 static void names(void)
 {
 	static const char *const odd[] = {
-		" ",	"\n",		"\t x",	 "\x1b[31m", "a\\b", "\"'`$(x)", "-rf", "*", "...", ".x",
-		"\x7f", "\xff\xfe",	"\xc0\xaf", "\xed\xa0\x80", "\xf0\x9f", "\xe2\x80\xae",
-		"CON",	"a:b",		".fuse_hidden1", "x.",
+		" ",	    "\n",	    "\t x",	     "\x1b[31m",
+		"a\\b",	    "\"'`$(x)",	    "-rf",	     "*",
+		"...",	    ".x",	    "\x7f",	     "\xff\xfe",
+		"\xc0\xaf", "\xed\xa0\x80", "\xf0\x9f",	     "\xe2\x80\xae",
+		"CON",	    "a:b",	    ".fuse_hidden1", "x.",
 	};
 	unsigned int found = 0;
 	struct dirent *entry;
@@ -282,7 +287,8 @@ static void names(void)
 		see(symlink(odd[i], odd[i]), "link %zu", i);
 		length = readlink(odd[i], target, sizeof(target));
 		see(length, "link %zu", i);
-		check(length == (ssize_t)strlen(odd[i]) && memcmp(target, odd[i], (size_t)length) == 0);
+		check(length == (ssize_t)strlen(odd[i]) &&
+		      memcmp(target, odd[i], (size_t)length) == 0);
 		see(rename(odd[i], "other"), "link %zu", i);
 		see(unlink("other"), "link %zu", i);
 	}
@@ -299,9 +305,9 @@ static void names(void)
 static void attributes(void)
 {
 	static const char *const spaces[] = {
-		"",	      "user",	    "user.",  "nonsense.x",	"trusted.x", "security.x",
-		"system.x",   "user.a b\n", "USER.x", "user.x.y.z",	"user.\xff", "system.posix_acl_x",
-		"btrfs.x",    "osx.x",
+		"",	    "user",	  "user.",  "nonsense.x", "trusted.x", "security.x",
+		"system.x", "user.a b\n", "USER.x", "user.x.y.z", "user.\xff", "system.posix_acl_x",
+		"btrfs.x",  "osx.x",
 	};
 	static const size_t sizes[] = {0, 1, 100, 3000, 4096, 65535, 65536, 65537, SIZE_MAX};
 	static char value[70000];
@@ -330,7 +336,8 @@ static void attributes(void)
 		see(removexattr("file", long_name), "remove, name of %zu", length);
 	}
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		see(setxattr("file", "user.sized", value, sizes[i] > sizeof(value) ? 70000 : sizes[i], 0),
+		see(setxattr("file", "user.sized", value,
+			     sizes[i] > sizeof(value) ? 70000 : sizes[i], 0),
 		    "set, %zu bytes", sizes[i]);
 		see(getxattr("file", "user.sized", NULL, 0), "length");
 		see(fgetxattr(fd, "user.sized", value, sizes[i] > sizeof(value) ? 70000 : sizes[i]),
@@ -479,7 +486,7 @@ static void opens(void)
 
 static void special(void)
 {
-	static const mode_t types[] = {S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO,  S_IFSOCK,
+	static const mode_t types[] = {S_IFREG, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK,
 				       S_IFDIR, S_IFLNK, 0,	  0130000, S_IFMT};
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	int fd, server, client, peer;
@@ -563,7 +570,8 @@ static void renames(void)
 		unlink("a");
 		unlink("b");
 		close(file_make("a"));
-		see(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", flags), "a to nothing, flags %u", flags);
+		see(renameat2(AT_FDCWD, "a", AT_FDCWD, "b", flags), "a to nothing, flags %u",
+		    flags);
 		see(lstat("a", &st) ? -1 : (long long)st.st_mode, "mode of a");
 		see(lstat("a", &st) ? -1 : (long long)st.st_rdev, "device of a");
 		see(lstat("b", &st) ? -1 : (long long)st.st_size, "size of b");
@@ -576,8 +584,8 @@ static void renames(void)
 static void statistics(void)
 {
 	static const unsigned int masks[] = {0, 1, 0x7ff, 0xfff, 0x1fff, 0x40000000, 0x80000000};
-	static const int flags[] = {0, AT_STATX_FORCE_SYNC, AT_STATX_DONT_SYNC, 0x6000, 0x40000000,
-				    AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT};
+	static const int flags[] = {0,		AT_STATX_FORCE_SYNC, AT_STATX_DONT_SYNC, 0x6000,
+				    0x40000000, AT_SYMLINK_NOFOLLOW, AT_NO_AUTOMOUNT};
 	struct statx stx;
 
 	close(file_make("file"));
@@ -604,9 +612,20 @@ static void statistics(void)
 static void times(void)
 {
 	static const int64_t seconds[] = {
-		0,	    -1,		    INT32_MIN,	  (int64_t)INT32_MIN - 1, INT32_MAX,
-		UINT32_MAX, 15032385535,    15032385536,  (int64_t)1 << 34,	  (int64_t)1 << 40,
-		INT64_MAX,  INT64_MAX - 1,  INT64_MIN,	  -62135596800,
+		0,
+		-1,
+		INT32_MIN,
+		(int64_t)INT32_MIN - 1,
+		INT32_MAX,
+		UINT32_MAX,
+		15032385535,
+		15032385536,
+		(int64_t)1 << 34,
+		(int64_t)1 << 40,
+		INT64_MAX,
+		INT64_MAX - 1,
+		INT64_MIN,
+		-62135596800,
 	};
 	static const long nanoseconds[] = {0, 1, 999999999, 1000000000, -1, 1L << 40};
 	struct timespec both[2];
@@ -633,8 +652,14 @@ static void times(void)
 
 static void writes(void)
 {
-	static const int flags[] = {0, RWF_HIPRI, RWF_DSYNC, RWF_SYNC, RWF_APPEND, RWF_NOAPPEND,
-				    RWF_DSYNC | RWF_APPEND, 0x40000000};
+	static const int flags[] = {0,
+				    RWF_HIPRI,
+				    RWF_DSYNC,
+				    RWF_SYNC,
+				    RWF_APPEND,
+				    RWF_NOAPPEND,
+				    RWF_DSYNC | RWF_APPEND,
+				    0x40000000};
 	char bytes[16];
 	char word[] = "abcde";
 	struct iovec in = {bytes, 5}, out = {word, 5};
@@ -701,15 +726,16 @@ static int store(volatile char *place)
 
 static void mappings(void)
 {
-	static const int advice[] = {MADV_NORMAL,  MADV_RANDOM, MADV_SEQUENTIAL,    MADV_WILLNEED,
-				     MADV_DONTNEED, MADV_COLD,	MADV_POPULATE_READ, MADV_POPULATE_WRITE,
-				     MADV_REMOVE,  MADV_FREE,	999};
+	static const int advice[] = {
+		MADV_NORMAL, MADV_RANDOM,	 MADV_SEQUENTIAL,     MADV_WILLNEED, MADV_DONTNEED,
+		MADV_COLD,   MADV_POPULATE_READ, MADV_POPULATE_WRITE, MADV_REMOVE,   MADV_FREE,
+		999};
 	int fd = file_make("file"), other;
 	char *map;
 
 	check(ftruncate(fd, 8192) == 0);
 #define MAP(length, protection, flags, of, offset)                                                 \
-	see(mmap(NULL, length, protection, flags, of, offset) == MAP_FAILED ? -1 : 0, "mmap %s",      \
+	see(mmap(NULL, length, protection, flags, of, offset) == MAP_FAILED ? -1 : 0, "mmap %s",   \
 	    #length ", " #protection ", " #flags ", " #of ", " #offset)
 	MAP(0, PROT_READ, MAP_SHARED, fd, 0);
 	MAP(4096, PROT_READ, MAP_SHARED, fd, 1);
@@ -860,10 +886,12 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*work)(void);
 	} parts[] = {
-		{"offsets", offsets},   {"ioctls", ioctls},	    {"names", names},
-		{"attributes", attributes}, {"opens", opens},	    {"special", special},
-		{"renames", renames},   {"statistics", statistics}, {"times", times},
-		{"writes", writes},	    {"mappings", mappings},   {"watching", watching},
+		{"offsets", offsets},	{"ioctls", ioctls},
+		{"names", names},	{"attributes", attributes},
+		{"opens", opens},	{"special", special},
+		{"renames", renames},	{"statistics", statistics},
+		{"times", times},	{"writes", writes},
+		{"mappings", mappings}, {"watching", watching},
 		{"programs", programs}, {"deep", deep},
 	};
 	int top;

@@ -2,10 +2,10 @@
  * tool_scale make|walk|stat|read|remove FOLDER FILES
  *
  * A tree of FILES files in folders of 100, each file and each folder with a name of 60 bytes, each
- * file with its number in it. `make` makes it, in a FOLDER that is made as well; `walk` lists it, asks
- * for the attributes of whatever it finds, and has to find each once and nothing else; `stat` asks by
- * name alone, and lists nothing; `read` reads each file; `remove` lists and removes what it finds,
- * FOLDER too. Exit status 0 if all was as it has to be.
+ * file with its number in it. `make` makes it, in a FOLDER that is made as well; `walk` lists it,
+ * asks for the attributes of whatever it finds, and has to find each once and nothing else; `stat`
+ * asks by name alone, and lists nothing; `read` reads each file; `remove` lists and removes what it
+ * finds, FOLDER too. Exit status 0 if all was as it has to be.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -114,7 +114,8 @@ static void file_remove(int folder, unsigned long number)
 		fail("%s: %s", name.text, strerror(errno));
 }
 
-/* What is listed in a folder, each given to `visit`, has to be kind-first to kind-(first + count - 1) */
+/* What is listed in a folder, each given to `visit`, has to be kind-first to kind-(first + count -
+ * 1) */
 static void list(int parent, const char *name, const char *kind, unsigned long first,
 		 unsigned long count, void (*visit)(int folder, unsigned long number))
 {
@@ -177,8 +178,9 @@ int main(int argc, char **argv)
 		void (*visit)(int folder, unsigned long number);
 		bool listing;
 	} actions[] = {
-		{"make", file_make, false}, {"walk", file_stat, true},	   {"stat", file_stat, false},
-		{"read", file_read, false}, {"remove", file_remove, true},
+		{"make", file_make, false},    {"walk", file_stat, true},
+		{"stat", file_stat, false},    {"read", file_read, false},
+		{"remove", file_remove, true},
 	};
 	unsigned long folders;
 	int top;
