@@ -53,6 +53,7 @@ measure
 first=$memory
 "$TOOLS/tool_scale" walk "$mnt/two" "$files" || fail "walking the second tree"
 measure
+peak=$memory
 for tree in one two; do
 	is_known "$tree" || fail "the kernel does not know all of $tree"
 done
@@ -60,8 +61,6 @@ assert_small "$first"
 
 "$TOOLS/tool_scale" read "$mnt/one" "$files" || fail "reading the first tree"
 "$TOOLS/tool_scale" read "$mnt/two" "$files" || fail "reading the second tree"
-measure
-peak=$memory
 "$TOOLS/tool_scale" remove "$mnt/one" "$files" || fail "removing the first tree"
 rm -r "$mnt/two" || fail "rm -r of the second tree"
 assert_equal "" "$(ls -A "$backing")" "what is left in the backing folder"
