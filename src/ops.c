@@ -5,6 +5,7 @@
 #include "log.h"
 #include "watch.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 int hold(struct fs *fs, fuse_ino_t ino, struct held *held)
@@ -34,6 +35,13 @@ void unhold(struct fs *fs, struct held *held)
 	node_descriptor_put(&fs->nodes, held->node);
 	node_put(&fs->nodes, held->node);
 }
+
+/*
+ * So many answers to writes may wait for the watch at once. Asynchronous ones are background requests,
+ * of which the kernel has 12 on their way (fuse_conn->max_background): were they all to wait, the reads
+ * that keep the watch waiting would never come.
+ */
+#define WRITES_WAITING_MAX 4
 
 enum reply_kind {
 	REPLY_ATTRIBUTES,
@@ -87,6 +95,7 @@ static void reply_send(const struct reply *reply)
 		error = fuse_reply_open(reply->req, &reply->open);
 		break;
 	default:
+		reply->fs->writes_waiting--;
 		error = fuse_reply_write(reply->req, reply->count);
 	}
 	if (error)
@@ -111,6 +120,8 @@ static void reply(const struct reply *now, struct node *node)
 	}
 	later = malloc(sizeof(*later));
 	if (!later) {
+		if (now->kind == REPLY_WRITTEN)
+			now->fs->writes_waiting--;
 		reply_error(now->req, -ENOMEM);
 		reply_undo(now);
 		return;
@@ -152,9 +163,16 @@ void reply_open(fuse_req_t req, struct node *node, const struct fuse_file_info *
 
 void reply_written(fuse_req_t req, struct node *node, size_t count)
 {
+	struct fs *fs = fs_of(req);
+
+	if (atomic_fetch_add(&fs->writes_waiting, 1) >= WRITES_WAITING_MAX) {
+		fs->writes_waiting--;
+		fuse_reply_write(req, count);
+		return;
+	}
 	reply(&(struct reply){.kind = REPLY_WRITTEN,
 			      .req = req,
-			      .fs = fs_of(req),
+			      .fs = fs,
 			      .ino = node->id,
 			      .count = count},
 	      node);

@@ -133,7 +133,7 @@ mount_stop
 
 # ---- direct writes, asynchronous ones above all, of what is cached
 mount_start
-"$TOOLS/tool_aio" "$mnt/aio" 300 || fail "tool_aio: exit status $?"
+timeout 60 "$TOOLS/tool_aio" "$mnt/aio" 300 || fail "tool_aio: exit status $?"
 cmp "$mnt/aio" "$backing/aio"
 mount_stop
 

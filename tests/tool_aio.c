@@ -18,6 +18,7 @@
 
 #define SIZE ((size_t)256 * 1024)
 #define BLOCK ((size_t)64 * 1024)
+#define MANY  48
 
 static _Atomic bool stop;
 
@@ -61,6 +62,33 @@ static void write_block(aio_context_t context, int fd, const char *block, off_t 
 	}
 }
 
+/* More at once than the kernel has on their way: all are answered. */
+static void write_many(aio_context_t context, int fd, const char *block)
+{
+	struct iocb requests[MANY], *pointers[MANY];
+	struct io_event events[MANY];
+
+	for (int i = 0; i < MANY; i++) {
+		requests[i] = (struct iocb){
+			.aio_lio_opcode = IOCB_CMD_PWRITE,
+			.aio_fildes = (unsigned int)fd,
+			.aio_buf = (unsigned long)block,
+			.aio_nbytes = 4096,
+			.aio_offset = 4096 * i,
+		};
+		pointers[i] = &requests[i];
+	}
+	if (syscall(SYS_io_submit, context, (long)MANY, pointers) != MANY)
+		die("io_submit of many");
+	for (int done = 0; done < MANY;) {
+		long count = syscall(SYS_io_getevents, context, 1L, (long)MANY, events, NULL);
+
+		if (count < 0 && errno != EINTR)
+			die("io_getevents");
+		done += count > 0 ? (int)count : 0;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	aio_context_t context = 0;
@@ -74,7 +102,7 @@ int main(int argc, char **argv)
 	direct = open(argv[1], O_RDWR | O_DIRECT);
 	if (cached < 0 || direct < 0 || pwrite(cached, whole, SIZE, 0) != (ssize_t)SIZE)
 		die(argv[1]);
-	if (syscall(SYS_io_setup, 8L, &context))
+	if (syscall(SYS_io_setup, (long)MANY, &context))
 		die("io_setup");
 	if (pthread_create(&reader, NULL, read_on, &cached))
 		die("pthread_create");
@@ -90,6 +118,8 @@ int main(int argc, char **argv)
 			exit(1);
 		}
 	}
+	for (int round = 0; round < atoi(argv[2]); round++)
+		write_many(context, direct, block);
 	stop = true;
 	pthread_join(reader, NULL);
 	return 0;
