@@ -132,8 +132,8 @@ bool node_forget(struct nodes *nodes, struct node *node, uint64_t count);
 void node_rename(struct nodes *nodes, struct node *node, struct node *parent, const char *name);
 
 /*
- * The name of the node in parent is gone; removed: it was the last one. descriptor is one of the node, and is consumed: cached,
- * or kept, because nothing else leads to the node any more. (One that has other names is found
+ * The name of the node in parent is gone; removed: it was the last one. descriptor is one of the
+ * node, and is consumed: cached, or kept, because nothing else leads to the node any more. (One that has other names is found
  * again when one of them is looked up, as the kernel does when it gets ESTALE.)
  */
 void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
