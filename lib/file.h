@@ -168,8 +168,8 @@ int pin_take(struct mmapio_file *file, uint64_t end, bool mapped, struct pin_slo
 void pin_release(struct mmapio_file *file, struct pin_slot *slot);
 
 /*
- * Waits until no pin ends after end, until deadline (monotonic_ns(); UINT64_MAX: no deadline).
- * 0 or -EBUSY.
+ * Waits until no pin ends after end, until deadline (monotonic_ns(); UINT64_MAX: no deadline). The
+ * size is end or less, and is not raised meanwhile. 0 or -EBUSY.
  */
 int pin_wait(struct mmapio_file *file, uint64_t end, uint64_t deadline);
 

@@ -10,6 +10,9 @@
  *             are still what they were. If not, release and start again.
  *   change    set the new size or region first, and only then look at the slots.
  *
+ *   wait      mark, once, the slots that reach beyond the new size, and wait for those. The size is
+ *             not raised meanwhile.
+ *
  * All of these are sequentially consistent, so that one of the two sees the other. A slot that is
  * claimed may still name another region than the one about to be checked: harmless, since that
  * check will fail, or a region is kept a little longer.
@@ -146,6 +149,19 @@ static bool pins_mark_locked(struct mmapio_file *file, uint64_t end, struct regi
 	return any;
 }
 
+/* Whether a pin that is marked ends after end. */
+static bool pins_are_marked_locked(struct mmapio_file *file, uint64_t end)
+{
+	for (struct pin_block *block = &file->pins; block; block = block_next(block))
+		for (size_t i = 0; i < PIN_SLOTS; i++) {
+			const uint64_t seen = atomic_load(&block->slots[i].end);
+
+			if (seen & MARK && (seen & ~MARK) > end)
+				return true;
+		}
+	return false;
+}
+
 static void reap_locked(struct mmapio_file *file)
 {
 	struct region **link = &file->retired;
@@ -181,10 +197,14 @@ void pin_release(struct mmapio_file *file, struct pin_slot *slot)
 
 int pin_wait(struct mmapio_file *file, uint64_t end, uint64_t deadline)
 {
+	bool waits;
 	int error = 0;
 
 	pthread_mutex_lock(&file->pin_lock);
-	while (pins_mark_locked(file, end, NULL) && !error) {
+	/* Marked once: what is claimed later has yet to look at the size, and will be refused. Those
+	 * that try again and again would keep this waiting. */
+	waits = pins_mark_locked(file, end, NULL);
+	while (waits && !error) {
 		struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000),
 					 .tv_nsec = (long)(deadline % 1000000000)};
 
@@ -194,6 +214,7 @@ int pin_wait(struct mmapio_file *file, uint64_t end, uint64_t deadline)
 			error = -EBUSY;
 		else
 			pthread_cond_timedwait(&file->pin_released, &file->pin_lock, &until);
+		waits = pins_are_marked_locked(file, end);
 	}
 	pthread_mutex_unlock(&file->pin_lock);
 	return error;
