@@ -202,9 +202,10 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	/* ACLs are enforced, and default ACLs take the place of the umask. */
 	connection->want |= connection->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 
-	fs->stateless = fs->options->io == IO_STATELESS;
+	fs->stateless = fs->options->io != IO_HANDLES;
 	if (fs->stateless && (connection->capable & stateless) != stateless) {
-		log_line(LOG_WARNING, "this kernel has no io=stateless; using io=handles");
+		if (fs->options->io == IO_STATELESS)
+			log_line(LOG_WARNING, "this kernel has no io=stateless; using io=handles");
 		fs->stateless = false;
 	}
 	fs->serving(fs);

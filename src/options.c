@@ -163,7 +163,7 @@ static int parse_count(unsigned int *count, const char *option, const char *valu
 
 static int parse_one(void *data, const char *argument, int key, struct fuse_args *rest)
 {
-	static const char *const io_names[] = {"handles", "stateless", NULL};
+	static const char *const io_names[] = {"auto", "handles", "stateless", NULL};
 	static const char *const prewarm_names[] = {"never", "open", "mount", NULL};
 	static const char *const write_names[] = {"auto", "store", "pwrite", NULL};
 	struct options *options = data;
@@ -176,8 +176,6 @@ static int parse_one(void *data, const char *argument, int key, struct fuse_args
 	case KEY_FLUSH:
 		return parse_flush(options, argument, value);
 	case KEY_IO:
-		if (strcmp(value, "auto") == 0)
-			return 0;
 		index = choice(value, io_names);
 		if (index < 0)
 			return complain(argument, "unknown mode; use auto, handles or stateless");
@@ -306,7 +304,8 @@ void options_help(void)
 	       "                           first opened or used), mount (all, in the background)\n"
 	       "    -o prewarm_match=GLOB  only files of such a name (path, if GLOB has a '/')\n"
 	       "    -o prewarm_limit=SIZE  of each file (open), or of all (mount), at most SIZE\n"
-	       "    -o io=MODE             auto (default: handles), handles, stateless\n"
+	       "    -o io=MODE             auto (default: stateless), stateless,\n"
+	       "                           handles: the kernel does not tell of opens, or does\n"
 	       "    -o write=METHOD        auto (default: the cheaper), store (into the mapping),\n"
 	       "                           pwrite\n"
 	       "    -o entry_timeout=T     seconds for which names are cached (1)\n"

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 enum io_mode {
+	IO_AUTO,      /* stateless, where the kernel has it */
 	IO_HANDLES,   /* the kernel tells of each open and release */
 	IO_STATELESS, /* it does not */
 };

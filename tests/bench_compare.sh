@@ -36,7 +36,7 @@ exec "$(dirname "$0")/passthrough_ll" -o source="$1" "$2"
 END
 chmod +x "$work/passthrough"
 
-peers=(folder mmapfs stateless bindfs passthrough_ll)
+peers=(folder mmapfs handles bindfs passthrough_ll)
 
 # Makes $1's fresh view of the data; the folder to read is $at
 enter() {
@@ -44,7 +44,7 @@ enter() {
 	case $1 in
 	folder) at=$data ;;
 	mmapfs) mount_fresh "$data" "$MMAPFS" ;;
-	stateless) mount_fresh "$data" "$MMAPFS" -o io=stateless ;;
+	handles) mount_fresh "$data" "$MMAPFS" -o io=handles ;;
 	bindfs) mount_fresh "$data" bindfs ;;
 	passthrough_ll) mount_fresh "$data" "$work/passthrough" ;;
 	esac

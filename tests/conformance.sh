@@ -55,7 +55,7 @@ pjdfstest() {
 	echo "| where | assertions | failed | in |"
 	echo "|---|---|---|---|"
 	pjdfstest_in "$work/plain" "the folder itself"
-	for mode in ${MODES:-handles stateless}; do
+	for mode in ${MODES:-stateless handles}; do
 		"$MMAPFS" -o "allow_other,suid,dev,io=$mode" "$work/test" "$work/mnt"
 		pjdfstest_in "$work/mnt" "mmapfs, \`io=$mode\`"
 		fusermount3 -u "$work/mnt"
@@ -69,7 +69,7 @@ xfstests() {
 	[ ! -e "$helper" ] || { echo "$helper is there already" >&2; exit 1; }
 	echo "| where | ran | failed | which |"
 	echo "|---|---|---|---|"
-	for mode in ${MODES:-handles stateless}; do
+	for mode in ${MODES:-stateless handles}; do
 		# The mount's source is what xfstests calls it, and its type is to read fuse
 		cat >"$work/helper" <<END
 #!/bin/bash

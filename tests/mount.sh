@@ -362,6 +362,11 @@ mount_record() {
 	[ -n "$connection" ] || fail "no mount at $mnt"
 }
 
+# Whether the kernel will not tell the daemon of opens
+is_stateless() {
+	[[ ${MMAPFS_OPTIONS-} != *io=handles* ]]
+}
+
 # Mounts; the daemon stays in the foreground, as a child of the test with its log in $log
 # mount_start [OPTIONS]
 mount_start() {

@@ -6,7 +6,7 @@
 need python3
 
 stateless=
-case ${MMAPFS_OPTIONS-} in *io=stateless*) stateless=1 ;; esac
+! is_stateless || stateless=1
 python=(timeout 100 python3 -c 'import mmap, os, sys, threading, time
 exec(sys.argv[1])')
 

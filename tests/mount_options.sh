@@ -409,8 +409,24 @@ atime_moves() {
 	[ "$before" = "$between" ] || printf first
 	[ "$between" = "$(atime)" ] || printf second
 }
+# What was read and written since is read from the kernel's cache: the daemon hears of it by the open,
+# if at all
+cached_read_moves() {
+	local before
+	cat "$mnt/accessed" >/dev/null
+	sleep 1.1
+	printf x | dd of="$mnt/accessed" conv=notrunc status=none
+	before=$(atime)
+	python3 -c 'import os, sys; os.read(os.open(sys.argv[1], os.O_RDONLY | int(sys.argv[2])), 10)' \
+		"$mnt/accessed" "${1:-0}"
+	[ "$before" = "$(atime)" ] || printf moved
+}
 mount_start
 assert_equal first "$(atime_moves)" "reads that moved atime (relatime of BACKING)"
+expected=moved
+! is_stateless || expected=
+assert_equal "$expected" "$(cached_read_moves)" "what a read from the kernel's cache did to atime"
+assert_equal "" "$(cached_read_moves 262144)" "what it did with O_NOATIME"
 mount_stop
 mount_start noatime
 assert_equal "" "$(atime_moves)" "reads that moved atime, with noatime"
