@@ -19,6 +19,32 @@
 
 #include <linux/openat2.h>
 
+/* Whether a folder is the root of its file system, and not only of a mount. */
+static bool is_whole(int folder)
+{
+	unsigned long long id;
+	char *line = NULL;
+	size_t size = 0;
+	bool whole = false;
+	struct statx stx;
+	char root[3];
+	FILE *mounts;
+
+	if (statx(folder, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &stx) ||
+	    !(stx.stx_mask & STATX_MNT_ID) || !(stx.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+		return false;
+	mounts = fopen("/proc/self/mountinfo", "re");
+	if (!mounts)
+		return false;
+	/* proc(5): its number, its parent's, the device, what of the file system is mounted */
+	while (getline(&line, &size, mounts) > 0)
+		if (sscanf(line, "%llu %*u %*s %2s", &id, root) == 2 && id == stx.stx_mnt_id)
+			whole = strcmp(root, "/") == 0;
+	free(line);
+	fclose(mounts);
+	return whole;
+}
+
 int backing_open(struct backing *backing, const char *path,
 		 const struct backing_attributes *attributes)
 {
@@ -42,6 +68,7 @@ int backing_open(struct backing *backing, const char *path,
 		close(plain);
 		return -EACCES;
 	}
+	backing->is_whole = is_whole(plain);
 	clone = open_tree(plain, "",
 			  OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
 	if (clone >= 0 &&
@@ -59,7 +86,7 @@ int backing_open(struct backing *backing, const char *path,
 	backing->descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (backing->root < 0 || backing->descriptors < 0 ||
 	    backing_identify(backing, backing->root, &identity, &st) ||
-	    !backing_device(backing, &identity, backing->root)) {
+	    !(backing->own = backing_device(backing, &identity, backing->root))) {
 		int error = errno ? -errno : -ENOMEM;
 
 		backing_close(backing);
@@ -244,6 +271,32 @@ int backing_open_identity(struct backing *backing, const struct identity *identi
 	if (!device || !device->handles_open || identity->type == IDENTITY_INODE)
 		return -EOPNOTSUPP;
 	return handle_open(device->mount, identity);
+}
+
+#define INO32_GEN 1 /* FILEID_INO32_GEN of include/linux/exportfs.h */
+
+uint64_t backing_lasting_number(const struct backing *backing, const struct identity *identity)
+{
+	const struct backing_device *own = backing->own;
+	uint32_t words[2];
+
+	if (!backing->is_whole || !own->handles_open || identity->device != own->device ||
+	    identity->mount != own->mount_id || identity->type != INO32_GEN ||
+	    identity->length != sizeof(words))
+		return 0;
+	memcpy(words, identity->bytes, sizeof(words));
+	return (uint64_t)words[0] << 32 | (words[0] ? words[1] : 0);
+}
+
+int backing_open_lasting(const struct backing *backing, uint64_t number)
+{
+	const uint32_t words[2] = {(uint32_t)(number >> 32), (uint32_t)number};
+	struct identity identity = {.type = INO32_GEN, .length = sizeof(words)};
+
+	if (!backing->is_whole || !backing->own->handles_open || !words[0])
+		return -ESTALE;
+	memcpy(identity.bytes, words, sizeof(words));
+	return handle_open(backing->own->mount, &identity);
 }
 
 struct descriptor_path backing_path(int descriptor)

@@ -49,9 +49,11 @@ struct backing {
 	int root;	  /* the folder, O_PATH */
 	int descriptors;  /* /proc/self/fd */
 	bool noatime;	  /* constant: nothing may move the times of access */
+	bool is_whole;	  /* constant: it is the root of its file system, all of which is below it */
 	dev_t own_device; /* of our own mount; 0: not known yet */
 	pthread_mutex_t lock;
 	struct backing_device *_Atomic devices; /* grows under lock, read without */
+	const struct backing_device *own;	/* constant: BACKING's own */
 };
 
 /* How BACKING is mounted for us, where it can be so: of struct mount_attr. */
@@ -79,6 +81,15 @@ int backing_identify(struct backing *backing, int descriptor, struct identity *i
 
 /* O_PATH descriptor of the object, or -ESTALE; -EOPNOTSUPP: not by handle, here. */
 int backing_open_identity(struct backing *backing, const struct identity *identity);
+
+/*
+ * A number, from 2^32 up, that names the object as long as its file system lives, since it is the file
+ * handle; or 0: handles are longer, cannot be opened, or may lead out of BACKING.
+ */
+uint64_t backing_lasting_number(const struct backing *backing, const struct identity *identity);
+
+/* O_PATH descriptor of what a lasting number names. -ESTALE: nothing. */
+int backing_open_lasting(const struct backing *backing, uint64_t number);
 
 /*
  * Opens the object of an O_PATH descriptor, a regular file or a folder, with flags. Descriptor or

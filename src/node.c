@@ -28,7 +28,10 @@ static struct node *node_new(const struct identity *identity, struct backing_dev
 
 static bool table_add_locked(struct nodes *nodes, struct node *node)
 {
-	node->id = ++nodes->last_id;
+	node->id = node == nodes->root ? FUSE_ROOT_ID
+				       : backing_lasting_number(nodes->backing, &node->identity);
+	if (!node->id)
+		node->id = ++nodes->last_id;
 	HASH_ADD(by_id, nodes->by_id, id, sizeof(node->id), node);
 	if (!node->by_id.tbl)
 		return false;
@@ -184,7 +187,7 @@ int nodes_init(struct nodes *nodes, struct backing *backing, unsigned int room,
 	if (!nodes->root)
 		return -ENOMEM;
 	nodes->root->references = 1;
-	nodes->last_id = FUSE_ROOT_ID - 1;
+	nodes->last_id = FUSE_ROOT_ID;
 	descriptor = fcntl(backing->root, F_DUPFD_CLOEXEC, 0);
 	if (descriptor < 0 || !table_add_locked(nodes, nodes->root)) {
 		free(nodes->root);

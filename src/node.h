@@ -6,7 +6,11 @@
  * A node lives as long as the kernel knows it (lookups), somebody here uses it (references), or it
  * is the parent of one that lives. After that, where it can be found by its file handle, it is
  * dormant for a while, unless it was removed: without a name or a descriptor, for whoever holds a handle
- * of the mount (open_by_handle_at(2)), which is its number. Node numbers count up and are never used again.
+ * of the mount (open_by_handle_at(2)), which is its number.
+ *
+ * Node numbers name one node and never another: lasting ones where BACKING has them (backing.h), so that
+ * handles outlive the mount; others count up. These stay below the lasting ones, since no file has an
+ * inode number as low as the first ones.
  */
 #ifndef NODE_H
 #define NODE_H
@@ -85,7 +89,7 @@ struct nodes {
 	pthread_mutex_t lock;
 	struct node *by_id;
 	struct node *by_identity;
-	uint64_t last_id;
+	uint64_t last_id; /* of those that count up */
 	unsigned int most; /* lock: nodes, since memory was last given back */
 	struct node_list dormant; /* lock; the one that has been for the shortest time last */
 	unsigned int dormant_count;

@@ -119,6 +119,24 @@ static int lookup_dots(struct fs *fs, const struct held *held, const char *name,
 	return lookup_descriptor(fs, &none, NULL, descriptor, entry, node);
 }
 
+/* "." of a number that is not known: of a handle from before the mount, or from long ago. */
+static int lookup_lasting(struct fs *fs, fuse_ino_t ino, struct fuse_entry_param *entry,
+			  struct node **node)
+{
+	struct held held = {.node = NULL};
+	int error;
+
+	do
+		held.descriptor = backing_open_lasting(&fs->backing, ino);
+	while ((held.descriptor == -EMFILE || held.descriptor == -ENFILE) &&
+	       files_make_room(&fs->files));
+	if (held.descriptor < 0)
+		return held.descriptor == -EMFILE ? -ENFILE : held.descriptor;
+	error = lookup_dots(fs, &held, ".", entry, node);
+	close(held.descriptor);
+	return error;
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t parent_ino, const char *name)
 {
 	struct fs *fs = fs_of(req);
@@ -131,6 +149,8 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent_ino, const char *name)
 		error = is_dots(name) ? lookup_dots(fs, &parent, name, &entry, &node)
 				      : lookup_name(fs, &parent, name, &entry, &node);
 		unhold(fs, &parent);
+	} else if (error == -ESTALE && strcmp(name, ".") == 0) {
+		error = lookup_lasting(fs, parent_ino, &entry, &node);
 	}
 	if (!error) {
 		reply_entry(req, node, &entry);

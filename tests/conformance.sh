@@ -6,9 +6,12 @@
 #	conformance.sh pjdfstest FOLDER
 #	conformance.sh xfstests FOLDER [GROUP]        (users fsgqa, 123456-fsgqa and fsgqa2 must exist)
 #
-# Environment: MMAPFS, the program (make conformance sets it); CONFORMANCE_DIR, where to work (default
-# /var/tmp), on the file system that is to be BACKING; MODES, some of the modes. A plain folder of that
-# file system is the first line of pjdfstest's table; xfstests needs a whole file system for that.
+# BACKING is a whole ext4, on a loop device. Of xfstests, what ran on mmapfs is run on ext4 itself as well.
+#
+# Environment: MMAPFS, the program (make conformance sets it); CONFORMANCE_DIR, where the disks' images lie
+# (default /var/tmp; up to 40 GB); WHERE, some of "stateless handles passthrough_hp ext4"; PASSTHROUGH_HP,
+# the path of libfuse's example, which is left out without it; CONFORMANCE_LOG, a folder for what the suite
+# says.
 set -eEuo pipefail
 export LC_ALL=C
 
@@ -17,28 +20,47 @@ suite=${1:?pjdfstest or xfstests} built=$(realpath "${2:?the folder of the built
 group=${3:-quick}
 page=$(realpath "${BASH_SOURCE[0]%/*}/..")/docs/conformance.md
 work=$(mktemp -d "${CONFORMANCE_DIR:-/var/tmp}/mmapfs-conformance.XXXXXX")
-helper=/sbin/mount.fuse.mmapfs
+logs=${CONFORMANCE_LOG:-$work/logs}
+helper=/sbin/mount.fuse.conformance
+where=" ${WHERE:-stateless handles ${PASSTHROUGH_HP:+passthrough_hp} ext4} "
 
+unmount_all() {
+	for place in "$work"/mnt "$work"/test.mnt "$work"/scratch.mnt "$work"/test "$work"/scratch; do
+		while mountpoint -q "$place"; do umount "$place" || umount -l "$place" || break; done
+	done
+	for image in "$work"/*.image; do
+		losetup -n -O NAME -j "$image" | xargs -r losetup -d || true
+	done
+}
 conformance_end() {
 	local status=$?
 	trap '' HUP INT TERM
-	for place in "$work"/mnt "$work"/test.mnt "$work"/scratch.mnt; do
-		fusermount3 -u -z "$place" 2>/dev/null || true
-	done
-	if [ -e "$work/helper" ]; then rm -f "$helper"; fi
+	unmount_all
+	rm -f "$helper"
 	rm -rf --one-file-system "$work"
 	exit "$status"
 }
 trap conformance_end EXIT
 trap 'exit 130' HUP INT TERM
 chmod 755 "$work"
-mkdir "$work"/{mnt,test,scratch,test.mnt,scratch.mnt,plain}
+mkdir -p "$work"/{mnt,test,scratch,test.mnt,scratch.mnt} "$logs"
+
+# New file systems to work on: test and scratch
+make_disks() {
+	unmount_all
+	for disk in test scratch; do
+		rm -f "$work/$disk.image"
+		truncate -s 20G "$work/$disk.image"
+		mkfs.ext4 -q -F "$work/$disk.image"
+		mount -o loop "$work/$disk.image" "$work/$disk"
+		chmod 755 "$work/$disk"
+	done
+}
 
 version() {
 	local commit
 	commit=$(git -C "$built" log -1 --format='%h of %cs' 2>/dev/null) || commit="of an unknown version"
-	echo "$suite $commit; Linux $(uname -r); $("$MMAPFS" --version | sed 's/mmapfs [^,]*, //'); BACKING on $(
-		stat -f -c %T "$work")"
+	echo "$suite $commit; Linux $(uname -r); $("$MMAPFS" --version | sed 's/mmapfs [^,]*, //'); BACKING on ext4"
 }
 
 # ---- pjdfstest: assertions that passed and failed
@@ -54,24 +76,21 @@ pjdfstest_in() {
 pjdfstest() {
 	echo "| where | assertions | failed | in |"
 	echo "|---|---|---|---|"
-	pjdfstest_in "$work/plain" "the folder itself"
-	for mode in ${MODES:-stateless handles}; do
+	make_disks
+	[[ $where != *" ext4 "* ]] || pjdfstest_in "$work/scratch" "ext4 itself"
+	for mode in stateless handles; do
+		[[ $where == *" $mode "* ]] || continue
 		"$MMAPFS" -o "allow_other,suid,dev,io=$mode" "$work/test" "$work/mnt"
 		pjdfstest_in "$work/mnt" "mmapfs, \`io=$mode\`"
-		fusermount3 -u "$work/mnt"
+		umount "$work/mnt"
 	done
 }
 
 # ---- xfstests: tests that ran, and those that failed
 
-xfstests() {
-	local mode failed ran skipped
-	[ ! -e "$helper" ] || { echo "$helper is there already" >&2; exit 1; }
-	echo "| where | ran | failed | which |"
-	echo "|---|---|---|---|"
-	for mode in ${MODES:-stateless handles}; do
-		# The mount's source is what xfstests calls it, and its type is to read fuse
-		cat >"$work/helper" <<END
+# What serves source, at point, with options, as the helper of mount(8) calls it
+serve_with() {
+	cat >"$work/helper" <<END
 #!/bin/bash
 source=\$1 point=\$2 options=
 shift 2
@@ -80,22 +99,63 @@ while [ \$# -gt 0 ]; do
 	shift
 done
 case \$options, in *,remount,*) exec mount -i -o "\${options#,}" "\$point" ;; esac
-exec env LD_LIBRARY_PATH='${LD_LIBRARY_PATH-}' '$MMAPFS' \\
-	-o "fsname=\$source,subtype=,allow_other,suid,dev,io=$mode\$options" "$work/\${source#source:}" "\$point"
+folder=$work/\${source#source:}
+$1
 END
-		install -m 755 "$work/helper" "$helper"
-		cat >"$work/config" <<END
-export FSTYP=fuse FUSE_SUBTYP=.mmapfs
+	install -m 755 "$work/helper" "$helper"
+}
+
+# xfstests_in NAME TITLE TEST...; $work/config says where
+xfstests_in() {
+	local name=$1 title=$2 failed ran skipped
+	shift 2
+	(cd "$built" && HOST_OPTIONS=$work/config ./check "$@") >"$logs/$name" 2>&1 || true
+	ran=$(sed -n 's/^Ran: //p' "$logs/$name" | wc -w)
+	skipped=$(sed -n 's/^Not run: //p' "$logs/$name" | wc -w)
+	failed=$(sed -n 's/^Failures: //p' "$logs/$name" | sed 's|generic/||g')
+	echo "| $title | $((ran - skipped)) | $(wc -w <<<"$failed") | $failed |"
+	sed -n 's/^Ran: //p' "$logs/$name" | tr ' ' '\n' | grep . >"$work/ran" || true
+	sed -n 's/^Not run: //p' "$logs/$name" | tr ' ' '\n' | grep . |
+		grep -vxFf - "$work/ran" >>"$work/ran.all" || true
+}
+
+fuse_config() {
+	# The mount's source is what xfstests calls it, and its type is to read fuse
+	cat >"$work/config" <<END
+export FSTYP=fuse FUSE_SUBTYP=.conformance
 export TEST_DEV=source:test TEST_DIR=$work/test.mnt
 export SCRATCH_DEV=source:scratch SCRATCH_MNT=$work/scratch.mnt
 END
-		(cd "$built" && HOST_OPTIONS=$work/config ./check -fuse -g "$group") >"$work/out" 2>&1 || true
-		ran=$(sed -n 's/^Ran: //p' "$work/out" | wc -w)
-		skipped=$(sed -n 's/^Not run: //p' "$work/out" | wc -w)
-		failed=$(sed -n 's/^Failures: //p' "$work/out" | sed 's|generic/||g')
-		echo "| mmapfs, \`io=$mode\`, \`-g $group\` | $((ran - skipped)) | $(wc -w <<<"$failed") | $failed |"
-		cp "$work/out" "${CONFORMANCE_LOG:-/dev/null}" || true
+}
+
+xfstests() {
+	local mode test scratch
+	echo "| where | ran | failed | which |"
+	echo "|---|---|---|---|"
+	for mode in stateless handles; do
+		[[ $where == *" $mode "* ]] || continue
+		make_disks
+		serve_with "exec env LD_LIBRARY_PATH='${LD_LIBRARY_PATH-}' '$MMAPFS' \\
+	-o \"fsname=\$source,subtype=,allow_other,suid,dev,io=$mode\$options\" \"\$folder\" \"\$point\""
+		fuse_config
+		xfstests_in "$mode" "mmapfs, \`io=$mode\`, \`-g $group\`" -fuse -g "$group"
 	done
+	if [[ $where == *" passthrough_hp "* ]]; then
+		make_disks
+		serve_with "exec '${PASSTHROUGH_HP:?}' -o \"fsname=\$source,allow_other,suid,dev\$options\" \"\$folder\" \"\$point\""
+		fuse_config
+		xfstests_in passthrough_hp "passthrough_hp, \`-g $group\`" -fuse -g "$group"
+	fi
+	if [[ $where == *" ext4 "* ]]; then
+		make_disks
+		umount "$work/test" "$work/scratch"
+		test=$(losetup --show -f "$work/test.image") scratch=$(losetup --show -f "$work/scratch.image")
+		cat >"$work/config" <<END
+export FSTYP=ext4 TEST_DEV=$test TEST_DIR=$work/test.mnt SCRATCH_DEV=$scratch SCRATCH_MNT=$work/scratch.mnt
+END
+		# shellcheck disable=SC2046 # one test, one word
+		xfstests_in ext4 "ext4 itself, the same tests" $(sort -u "$work/ran.all")
+	fi
 }
 
 table=$({

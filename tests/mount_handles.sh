@@ -3,12 +3,16 @@
 # kernel has forgotten it meanwhile, and nothing else.
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 120 root
-need python3
+if [ -z "${HANDLES_NAMESPACE-}" ]; then
+	HANDLES_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"
+fi
+detach_copies
+need python3 mkfs.ext4
 
-cat >"$work/handles.py" <<'END'
+cat >"$work/handle.py" <<'END'
 import ctypes, errno, os, sys, time
 
-mnt, backing, outside = sys.argv[1:4]
+mnt, backing = sys.argv[1:3]
 libc = ctypes.CDLL(None, use_errno=True)
 AT_EMPTY_PATH = 0x1000
 
@@ -45,7 +49,12 @@ def forget():
 		with open("/proc/sys/vm/drop_caches", "w") as file:
 			file.write("2")
 		time.sleep(0.1)
+END
 
+cat >"$work/handles.py" <<'END'
+from handle import *
+
+outside = sys.argv[3]
 os.makedirs(mnt + "/a/b/c")
 names = ["a/b/c/file-%d" % n for n in range(40)]
 for name in names:
@@ -115,3 +124,76 @@ END
 mount_start attr_timeout=0,entry_timeout=0
 python3 "$work/handles.py" "$mnt" "$backing" "$plain" || fail "file handles"
 mount_stop
+
+# ---- Where BACKING is a whole file system, and its handles are short, they outlive the mount
+cat >"$work/lasting.py" <<'END'
+import pickle
+from handle import *
+
+do, saved = sys.argv[3:5]
+def content(name):
+	fd = open_handle(handles[name])
+	with open(fd, "rb") as file:
+		return file.read().decode()
+
+if do == "save":
+	names = ["kept", "moved", "removed", "replaced", "linked", "folder/deep/file"]
+	os.makedirs(mnt + "/folder/deep")
+	for name in names:
+		with open(os.path.join(mnt, name), "w") as file:
+			file.write(name)
+	os.link(mnt + "/linked", mnt + "/link")
+	names += ["folder", "folder/deep", "."]
+	with open(saved, "wb") as file:
+		pickle.dump({name: bytes(handle_of(os.path.join(mnt, name))) for name in names}, file)
+	sys.exit()
+handles = {name: Handle.from_buffer_copy(handle) for name, handle in pickle.load(open(saved, "rb")).items()}
+if do == "stale": # of another BACKING on the same file system: but for the root nothing of it is shown
+	for name in handles:
+		assert name == "." or is_stale(handles[name]), name
+	sys.exit()
+for name in ("kept", "moved", "linked", "folder/deep/file"):
+	assert content(name) == name, name
+assert is_stale(handles["removed"]) and is_stale(handles["replaced"])
+for name in ("folder", "folder/deep"):
+	fd = open_handle(handles[name], os.O_RDONLY | os.O_DIRECTORY)
+	assert os.readlink("/proc/self/fd/%d" % fd) == os.path.join(mnt, name), name
+# The same inode by handle and by name, through which it is written
+fd = open_handle(handles["kept"], os.O_RDWR)
+assert os.path.sameopenfile(fd, os.open(mnt + "/kept", os.O_RDONLY))
+os.write(fd, b"Kept")
+os.fsync(fd)
+assert open(mnt + "/kept").read() == open(backing + "/kept").read() == "Kept"
+os.pwrite(fd, b"kept", 0)
+END
+truncate -s 32M "$work/image"
+mkfs.ext4 -q -F "$work/image"
+mkdir "$work/disk"
+mount -o loop "$work/image" "$work/disk"
+lasting() {
+	python3 "$work/lasting.py" "$mnt" "$backing" "$1" "$work/saved" || fail "file handles: $1"
+}
+backing=$work/disk
+mount_start
+lasting save
+mount_stop
+mv "$work/disk/moved" "$work/disk/elsewhere"
+rm "$work/disk"/{removed,replaced,linked}
+printf another >"$work/disk/replaced"
+mkdir "$work/disk/below"
+for ((round = 0; round < 2; round++)); do
+	mount_start
+	lasting open
+	mount_stop
+done
+backing=$work/disk/below
+mount_start
+lasting stale
+mount_stop
+mkdir "$work/bound"
+mount --bind "$work/disk/below" "$work/bound" # the root of a mount, but not of a file system
+backing=$work/bound
+mount_start
+lasting stale
+mount_stop
+umount "$work/bound" "$work/disk"
