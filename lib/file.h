@@ -64,7 +64,8 @@ struct mmapio_file {
 	_Atomic uint64_t size;		 /* written under size_lock */
 	_Atomic(struct region *) region; /* written under size_lock */
 
-	_Atomic uint64_t accessed; /* coarse time in ns at which atime was last brought up to date */
+	_Atomic uint64_t
+		accessed; /* coarse time in ns at which atime was last brought up to date */
 
 	pthread_mutex_t sync_lock;
 	struct range_set in_flight;	 /* sync_lock */
@@ -87,15 +88,15 @@ struct mmapio_file {
 	_Atomic uint64_t failures; /* written under dirty_lock: syncs that failed */
 	/* All of these: dirty_lock. */
 	struct range_set dirty;
-	struct range_set failed;    /* in doubt since a sync failed */
-	struct range_set anew;	    /* written since failed was no longer empty; never too much */
-	bool inode_dirty;	    /* size or allocation changed since the last sync */
-	bool inode_failed;	    /* such a change is in doubt */
-	bool inode_anew;	    /* anything was changed, and so the inode, since it is in doubt */
-	int failed_error;	    /* positive errno; 0 while nothing is in doubt */
-	int last_error;		    /* positive errno of the last sync that failed */
-	bool syncing;		    /* a system call for what is in flight is under way */
-	uint64_t writes;	    /* since the last flush of the whole file */
+	struct range_set failed; /* in doubt since a sync failed */
+	struct range_set anew;	 /* written since failed was no longer empty; never too much */
+	bool inode_dirty;	 /* size or allocation changed since the last sync */
+	bool inode_failed;	 /* such a change is in doubt */
+	bool inode_anew;	 /* anything was changed, and so the inode, since it is in doubt */
+	int failed_error;	 /* positive errno; 0 while nothing is in doubt */
+	int last_error;		 /* positive errno of the last sync that failed */
+	bool syncing;		 /* a system call for what is in flight is under way */
+	uint64_t writes;	 /* since the last flush of the whole file */
 	struct range_set allocated; /* known not to be holes; may be less than there is */
 	struct range_set resident;  /* were in memory at resident_since, or a little later */
 	uint64_t resident_since;    /* CLOCK_MONOTONIC in ns */
@@ -185,8 +186,8 @@ void pin_close(struct mmapio_file *file);
 uint64_t flush_failures(struct mmapio_file *file);
 
 /*
- * The file is about to be changed, until flush_commit() or, if nothing or who knows what was, flush_end().
- * Returns what flush_failures() does, for flush_commit(). Both take dirty_lock.
+ * The file is about to be changed, until flush_commit() or, if nothing or who knows what was,
+ * flush_end(). Returns what flush_failures() does, for flush_commit(). Both take dirty_lock.
  */
 uint64_t flush_begin(struct mmapio_file *file);
 void flush_end(struct mmapio_file *file);
@@ -212,7 +213,8 @@ void flush_times(struct mmapio_file *file);
  */
 bool flush_others(struct mmapio_file *file, struct stat *st);
 
-/* futimens(2), in its order with what stores do to the times. 0 or negative errno. Takes dirty_lock. */
+/* futimens(2), in its order with what stores do to the times. 0 or negative errno. Takes
+ * dirty_lock. */
 int flush_set_times(struct mmapio_file *file, const struct timespec times[2]);
 
 /* Somebody is told of these times: the next store must lead to others. Takes dirty_lock. */

@@ -80,8 +80,8 @@ static void times_move_locked(struct mmapio_file *file)
 		}
 	}
 	if (futimens(file->fd, times) && errno == EPERM) {
-		/* It is another's by now, who alone may set one time; whoever may write may set both
-		 * to the present (utimensat(2)). From now on pwrite(2) moves them. */
+		/* It is another's by now, who alone may set one time; whoever may write may set
+		 * both to the present (utimensat(2)). From now on pwrite(2) moves them. */
 		times[0].tv_nsec = times[1].tv_nsec = UTIME_NOW;
 		(void)!futimens(file->fd, times);
 		atomic_store(&file->no_stores, true);
@@ -276,7 +276,8 @@ static void report_error(struct mmapio_file *file, const struct range_set *doubt
 		file->on_error(file->context, range->start, range->end - range->start, error);
 }
 
-/* Moves to target what of source lies in [start, end); exactly: what there is no memory for is lost. */
+/* Moves to target what of source lies in [start, end); exactly: what there is no memory for is
+ * lost. */
 static void range_set_take(struct range_set *target, struct range_set *source, uint64_t start,
 			   uint64_t end, bool exactly)
 {
@@ -327,8 +328,8 @@ struct sync {
 };
 
 /*
- * What a sync did to the bytes that were in flight. Returns what flushing the range returns. With an
- * error size_lock is held, so that nothing is cut off meanwhile.
+ * What a sync did to the bytes that were in flight. Returns what flushing the range returns. With
+ * an error size_lock is held, so that nothing is cut off meanwhile.
  */
 static int sync_settle_locked(struct mmapio_file *file, const struct sync *sync, int error,
 			      struct range_set *doubt)

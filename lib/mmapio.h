@@ -202,8 +202,8 @@ void mmapio_file_unref(struct mmapio_file *file);
 /*
  * Makes a file read-write that was opened for reading or for writing only, with a descriptor of the
  * same file that was opened for both. Slices that are held stay valid. Takes ownership of fd on
- * success. 0, also when it is read-write already; -EBADF: a copy-on-write file, or fd is not writable;
- * -EINVAL: fd is another file; -ENOMEM.
+ * success. 0, also when it is read-write already; -EBADF: a copy-on-write file, or fd is not
+ * writable; -EINVAL: fd is another file; -ENOMEM.
  */
 int mmapio_file_make_writable(struct mmapio_file *file, int fd) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
 
@@ -231,19 +231,20 @@ int mmapio_file_refresh(struct mmapio_file *file, struct stat *st) MMAPIO_MUST_C
 	MMAPIO_NONNULL(1);
 
 /*
- * The same, and tells whether others have changed its bytes or its size since it was opened, or since
- * this call last said so: for whoever keeps a copy of them. Judged by size and mtime; what others do
- * while a call of this handle is changing the file may be taken for ours, and so may what they store
- * through mappings of their own while its page is dirty, since that does not move mtime. What is
- * stored through a slice is taken for theirs until it is committed.
- * 1: they have, once for each time that it is noticed; else as mmapio_file_refresh().
+ * The same, and tells whether others have changed its bytes or its size since it was opened, or
+ * since this call last said so: for whoever keeps a copy of them. Judged by size and mtime; what
+ * others do while a call of this handle is changing the file may be taken for ours, and so may what
+ * they store through mappings of their own while its page is dirty, since that does not move mtime.
+ * What is stored through a slice is taken for theirs until it is committed. 1: they have, once for
+ * each time that it is noticed; else as mmapio_file_refresh().
  */
 int mmapio_file_check(struct mmapio_file *file, struct stat *st) MMAPIO_MUST_CHECK
 	MMAPIO_NONNULL(1);
 
 /*
  * Says that the file is being read. Reading a mapping does not move atime; this does what read(2)
- * would do to it, as the mount says (relatime, noatime, ...), at most once a second for each handle.
+ * would do to it, as the mount says (relatime, noatime, ...), at most once a second for each
+ * handle.
  */
 void mmapio_file_accessed(struct mmapio_file *file) MMAPIO_NONNULL(1);
 

@@ -201,8 +201,8 @@ int pin_wait(struct mmapio_file *file, uint64_t end, uint64_t deadline)
 	int error = 0;
 
 	pthread_mutex_lock(&file->pin_lock);
-	/* Marked once: what is claimed later has yet to look at the size, and will be refused. Those
-	 * that try again and again would keep this waiting. */
+	/* Marked once: what is claimed later has yet to look at the size, and will be refused.
+	 * Those that try again and again would keep this waiting. */
 	waits = pins_mark_locked(file, end, NULL);
 	while (waits && !error) {
 		struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000),

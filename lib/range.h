@@ -34,7 +34,8 @@ void range_set_clear(struct range_set *set);
 
 void range_set_add(struct range_set *set, uint64_t start, uint64_t end);
 
-/* The same for a set that may hold too little, and never too much: without memory nothing is added. */
+/* The same for a set that may hold too little, and never too much: without memory nothing is added.
+ */
 void range_set_add_exactly(struct range_set *set, uint64_t start, uint64_t end);
 void range_set_remove(struct range_set *set, uint64_t start, uint64_t end);
 bool range_set_contains(const struct range_set *set, uint64_t start, uint64_t end);

@@ -34,22 +34,23 @@ static inline size_t identity_size(const struct identity *identity)
 	return offsetof(struct identity, bytes) + identity->length;
 }
 
-/* One mount of a file system at or below BACKING. Constant once it is found, and kept to the end. */
+/* One mount of a file system at or below BACKING. Constant once it is found, and kept to the end.
+ */
 struct backing_device {
 	dev_t device;
 	uint64_t mount_id;
 	uint64_t number; /* see backing_number() */
-	int mount; /* a folder or file on it, opened for reading; for open_by_handle_at(2) */
+	int mount;	 /* a folder or file on it, opened for reading; for open_by_handle_at(2) */
 	bool handles_open; /* open_by_handle_at(2) is allowed and works */
 	struct mmapio_flusher *flusher;
 	struct backing_device *next;
 };
 
 struct backing {
-	int root;	  /* the folder, O_PATH */
-	int descriptors;  /* /proc/self/fd */
-	bool noatime;	  /* constant: nothing may move the times of access */
-	bool is_whole;	  /* constant: it is the root of its file system, all of which is below it */
+	int root;	 /* the folder, O_PATH */
+	int descriptors; /* /proc/self/fd */
+	bool noatime;	 /* constant: nothing may move the times of access */
+	bool is_whole;	 /* constant: it is the root of its file system, all of which is below it */
 	dev_t own_device; /* of our own mount; 0: not known yet */
 	pthread_mutex_t lock;
 	struct backing_device *_Atomic devices; /* grows under lock, read without */
@@ -83,8 +84,8 @@ int backing_identify(struct backing *backing, int descriptor, struct identity *i
 int backing_open_identity(struct backing *backing, const struct identity *identity);
 
 /*
- * A number, from 2^32 up, that names the object as long as its file system lives, since it is the file
- * handle; or 0: handles are longer, cannot be opened, or may lead out of BACKING.
+ * A number, from 2^32 up, that names the object as long as its file system lives, since it is the
+ * file handle; or 0: handles are longer, cannot be opened, or may lead out of BACKING.
  */
 uint64_t backing_lasting_number(const struct backing *backing, const struct identity *identity);
 

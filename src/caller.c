@@ -40,7 +40,8 @@ int caller_init(struct fs *fs)
 	return error;
 }
 
-/* The caller's supplementary groups: *groups is few, or to be freed. How many, or negative errno. */
+/* The caller's supplementary groups: *groups is few, or to be freed. How many, or negative errno.
+ */
 #define GROUPS_FEW 64
 static int groups_get(fuse_req_t req, gid_t *few, gid_t **groups)
 {

@@ -146,8 +146,8 @@ static void file_close(struct file *file)
 
 /*
  * Gives back a reference. close_idle: the file is to go if nobody else uses it, or has written to
- * it since it was synced; that, a doomed file, and one that could not be opened are the only ways out
- * of the cache. Whether it went.
+ * it since it was synced; that, a doomed file, and one that could not be opened are the only ways
+ * out of the cache. Whether it went.
  */
 static bool dereference(struct files *files, struct file *file, bool close_idle)
 {
@@ -157,8 +157,8 @@ static bool dereference(struct files *files, struct file *file, bool close_idle)
 	file->references--;
 	if (file->failed && !file->references)
 		file->failed = mmapio_file_error(file->mapped) != 0;
-	gone = is_idle(file) && (!file->mapped || file->doomed ||
-				 (close_idle && !mmapio_is_dirty(file->mapped)));
+	gone = is_idle(file) &&
+	       (!file->mapped || file->doomed || (close_idle && !mmapio_is_dirty(file->mapped)));
 	if (gone)
 		detach_locked(files, file);
 	else if (is_idle(file))

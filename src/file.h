@@ -49,13 +49,13 @@ struct files {
 	enum mmapio_write_method write_method;
 	struct prewarmer *prewarmer; /* told of files when they are first opened; or NULL */
 	pthread_mutex_t lock;
-	struct file_list idle; /* lock; the one used last at the end */
+	struct file_list idle;	   /* lock; the one used last at the end */
 	struct file_list clinging; /* lock; the same, of those that go after the others */
-	struct file_list all;  /* lock */
-	unsigned int count;    /* lock */
-	unsigned int limit;    /* constant: of files, for the sake of their mappings */
-	/* Each of the nodes whose numbers leave the same remainder: from looking whether others have
-	 * changed a file until that is known to the watch. */
+	struct file_list all;	   /* lock */
+	unsigned int count;	   /* lock */
+	unsigned int limit;	   /* constant: of files, for the sake of their mappings */
+	/* Each of the nodes whose numbers leave the same remainder: from looking whether others
+	 * have changed a file until that is known to the watch. */
 	pthread_mutex_t check_locks[CHECK_LOCKS];
 };
 
@@ -94,12 +94,13 @@ void file_hold(struct files *files, struct file *file);
 void file_release(struct files *files, struct node *node);
 
 /*
- * The node's file could not be opened again, since its last name is gone. If it is open it stays, and
- * keeps the inode alive: true.
+ * The node's file could not be opened again, since its last name is gone. If it is open it stays,
+ * and keeps the inode alive: true.
  */
 bool file_keep(struct files *files, struct node *node);
 
-/* The right to open the file is about to go, and somebody may have it open: opens it, and clings. */
+/* The right to open the file is about to go, and somebody may have it open: opens it, and clings.
+ */
 void file_cling(struct files *files, struct node *node);
 
 /* Makes sure that there is room for one file, or folder, more. 0 or -ENFILE. */
@@ -127,14 +128,14 @@ bool files_make_room(struct files *files);
 void file_forgotten(struct files *files, struct node *node);
 
 /*
- * Takes note of what others did to the file (mmapio_file_check()); where they have changed it, the node
- * is stale from now on (watch.h). st may be NULL. 0 or negative errno.
+ * Takes note of what others did to the file (mmapio_file_check()); where they have changed it, the
+ * node is stale from now on (watch.h). st may be NULL. 0 or negative errno.
  */
 int file_check(struct files *files, struct file *file, struct stat *st);
 
 /*
- * The same before a read is answered. 1: others have made the file shorter, which the kernel learns from
- * the answer, if that comes first: the watch is to be told after it, by the caller.
+ * The same before a read is answered. 1: others have made the file shorter, which the kernel learns
+ * from the answer, if that comes first: the watch is to be told after it, by the caller.
  */
 int file_check_reading(struct files *files, struct file *file);
 

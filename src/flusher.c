@@ -35,8 +35,8 @@ static uint64_t now_ns(void)
 }
 
 /*
- * References the folder while its names have to be synced, or could not be. Whether the caller has to
- * give that reference back.
+ * References the folder while its names have to be synced, or could not be. Whether the caller has
+ * to give that reference back.
  */
 static bool reference_locked(struct flusher *flusher, struct node *folder)
 {

@@ -17,8 +17,8 @@ int flusher_new(struct flusher **out, struct nodes *nodes, const struct mmapio_p
 int flusher_names_changed(struct flusher *flusher, struct node *folder);
 
 /*
- * Syncs the folder now; descriptor: one that was opened for it, or -1. An error stays until its names
- * have changed again and been synced.
+ * Syncs the folder now; descriptor: one that was opened for it, or -1. An error stays until its
+ * names have changed again and been synced.
  */
 int flusher_sync_folder(struct flusher *flusher, struct node *folder, int descriptor);
 

@@ -36,7 +36,7 @@ struct fs {
 	bool switch_identity; /* we run as root: what callers make is made with their identity */
 	bool stateless;	      /* the kernel agreed to it */
 	_Atomic unsigned int writes_waiting; /* ops.c: answers to writes that were handed over */
-	bool keeps_cache;     /* the same: it drops pages when it is told to */
+	bool keeps_cache;		     /* the same: it drops pages when it is told to */
 	void (*serving)(struct fs *fs); /* called once, when the kernel has accepted the mount */
 	int ready;			/* session.c's: where to say so */
 };

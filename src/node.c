@@ -53,8 +53,8 @@ static void table_remove_locked(struct nodes *nodes, struct node *node)
 }
 
 /*
- * Memory goes back to the system each time that half of many nodes have gone: what free() keeps of a
- * million is hundreds of megabytes. Whether it is time.
+ * Memory goes back to the system each time that half of many nodes have gone: what free() keeps of
+ * a million is hundreds of megabytes. Whether it is time.
  */
 #define MANY 4096
 static bool trim_is_due_locked(struct nodes *nodes)
@@ -182,8 +182,8 @@ int nodes_init(struct nodes *nodes, struct backing *backing, unsigned int room,
 	error = backing_identify(backing, backing->root, &identity, &st);
 	if (error)
 		return error;
-	nodes->root = node_new(&identity, backing_device(backing, &identity, backing->root),
-			       st.st_mode);
+	nodes->root =
+		node_new(&identity, backing_device(backing, &identity, backing->root), st.st_mode);
 	if (!nodes->root)
 		return -ENOMEM;
 	nodes->root->references = 1;

@@ -5,12 +5,12 @@
  *
  * A node lives as long as the kernel knows it (lookups), somebody here uses it (references), or it
  * is the parent of one that lives. After that, where it can be found by its file handle, it is
- * dormant for a while, unless it was removed: without a name or a descriptor, for whoever holds a handle
- * of the mount (open_by_handle_at(2)), which is its number.
+ * dormant for a while, unless it was removed: without a name or a descriptor, for whoever holds a
+ * handle of the mount (open_by_handle_at(2)), which is its number.
  *
- * Node numbers name one node and never another: lasting ones where BACKING has them (backing.h), so that
- * handles outlive the mount; others count up. These stay below the lasting ones, since no file has an
- * inode number as low as the first ones.
+ * Node numbers name one node and never another: lasting ones where BACKING has them (backing.h), so
+ * that handles outlive the mount; others count up. These stay below the lasting ones, since no file
+ * has an inode number as low as the first ones.
  */
 #ifndef NODE_H
 #define NODE_H
@@ -38,18 +38,18 @@ struct contents {
 };
 
 struct node {
-	uint64_t id;		    /* constant */
-	mode_t type;		    /* constant: S_IFMT */
+	uint64_t id;		       /* constant */
+	mode_t type;		       /* constant: S_IFMT */
 	struct backing_device *device; /* constant */
-	uint64_t lookups;	    /* nodes->lock */
-	unsigned int references;    /* nodes->lock; children's included */
-	struct node *parent;	    /* nodes->lock; NULL: the root, or no name is known */
-	char *name;		    /* nodes->lock; with parent */
-	UT_hash_handle by_id;	    /* nodes->lock */
-	UT_hash_handle by_identity; /* nodes->lock */
-	_Atomic bool removed;	    /* set once: its last name is gone, and none will come back */
-	bool is_dormant;	    /* nodes->lock */
-	TAILQ_ENTRY(node) dormant;  /* nodes->lock; if is_dormant */
+	uint64_t lookups;	       /* nodes->lock */
+	unsigned int references;       /* nodes->lock; children's included */
+	struct node *parent;	       /* nodes->lock; NULL: the root, or no name is known */
+	char *name;		       /* nodes->lock; with parent */
+	UT_hash_handle by_id;	       /* nodes->lock */
+	UT_hash_handle by_identity;    /* nodes->lock */
+	_Atomic bool removed;	   /* set once: its last name is gone, and none will come back */
+	bool is_dormant;	   /* nodes->lock */
+	TAILQ_ENTRY(node) dormant; /* nodes->lock; if is_dormant */
 
 	/* The descriptor cache's (descriptor.c). All: nodes->descriptor_lock. */
 	int descriptor; /* O_PATH, or -1 */
@@ -57,20 +57,21 @@ struct node {
 	bool keep;		/* cannot be found again: not to be closed before the node goes */
 	TAILQ_ENTRY(node) idle; /* with a descriptor, without pins and keep */
 
-	struct file *file; /* files->lock: the open mapped file, or NULL */
+	struct file *file;	/* files->lock: the open mapped file, or NULL */
 	_Atomic bool has_pages; /* the kernel may have some of it; the watch takes it back */
 	struct contents seen; /* files' check lock: while file is NULL, as the kernel knows them */
 
-	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none. */
+	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none.
+	 */
 	_Atomic bool is_stale;
 	_Atomic bool is_shorter;
-	bool stale_pages;	       /* the kernel's are yet to be dropped */
-	STAILQ_ENTRY(node) stale;      /* if is_stale, unless it is being settled */
-	struct answer_list answers;    /* that wait for that */
+	bool stale_pages;	    /* the kernel's are yet to be dropped */
+	STAILQ_ENTRY(node) stale;   /* if is_stale, unless it is being settled */
+	struct answer_list answers; /* that wait for that */
 
 	/* The flusher's (flusher.c). All: flusher->lock. */
 	TAILQ_ENTRY(node) changed;
-	bool names_changed; /* in the queue */
+	bool names_changed;    /* in the queue */
 	bool names_referenced; /* the flusher has a reference */
 	uint64_t names_due;
 	int names_error; /* positive errno: a sync of this folder failed, and none succeeded since
@@ -89,8 +90,8 @@ struct nodes {
 	pthread_mutex_t lock;
 	struct node *by_id;
 	struct node *by_identity;
-	uint64_t last_id; /* of those that count up */
-	unsigned int most; /* lock: nodes, since memory was last given back */
+	uint64_t last_id;	  /* of those that count up */
+	unsigned int most;	  /* lock: nodes, since memory was last given back */
 	struct node_list dormant; /* lock; the one that has been for the shortest time last */
 	unsigned int dormant_count;
 
@@ -113,8 +114,8 @@ void nodes_free(struct nodes *nodes);
 
 /*
  * The node of an O_PATH descriptor, which is consumed on success, known from now on as name in
- * parent (NULL: by what it was known); made if need be. The kernel's lookup count is raised if lookup. The result is referenced.
- * 0 or negative errno; *st is set.
+ * parent (NULL: by what it was known); made if need be. The kernel's lookup count is raised if
+ * lookup. The result is referenced. 0 or negative errno; *st is set.
  */
 int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *name, int descriptor,
 		       bool lookup, struct node **node, struct stat *st);
@@ -137,8 +138,9 @@ void node_rename(struct nodes *nodes, struct node *node, struct node *parent, co
 
 /*
  * The name of the node in parent is gone; removed: it was the last one. descriptor is one of the
- * node, and is consumed: cached, or kept, because nothing else leads to the node any more. (One that has other names is found
- * again when one of them is looked up, as the kernel does when it gets ESTALE.)
+ * node, and is consumed: cached, or kept, because nothing else leads to the node any more. (One
+ * that has other names is found again when one of them is looked up, as the kernel does when it
+ * gets ESTALE.)
  */
 void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
 		 int descriptor, bool removed, bool keep);

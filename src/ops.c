@@ -37,9 +37,9 @@ void unhold(struct fs *fs, struct held *held)
 }
 
 /*
- * So many answers to writes may wait for the watch at once. Asynchronous ones are background requests,
- * of which the kernel has 12 on their way (fuse_conn->max_background): were they all to wait, the reads
- * that keep the watch waiting would never come.
+ * So many answers to writes may wait for the watch at once. Asynchronous ones are background
+ * requests, of which the kernel has 12 on their way (fuse_conn->max_background): were they all to
+ * wait, the reads that keep the watch waiting would never come.
  */
 #define WRITES_WAITING_MAX 4
 
@@ -192,8 +192,8 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	connection->want &= ~(unsigned int)FUSE_CAP_WRITEBACK_CACHE;
 	/* Handles of what the kernel has forgotten are asked for by "." (ops_names.c). */
 	connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
-	/* The kernel is told when others have changed a file: it need not drop a file's pages because
-	 * its mtime has moved, which our own writes do. */
+	/* The kernel is told when others have changed a file: it need not drop a file's pages
+	 * because its mtime has moved, which our own writes do. */
 	fs->keeps_cache = connection->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
 	if (fs->keeps_cache) {
 		connection->want &= ~(unsigned int)FUSE_CAP_AUTO_INVAL_DATA;

@@ -38,10 +38,10 @@ static inline void show_attributes(const struct node *node, struct stat *st)
 }
 
 /*
- * Answers that tell of attributes, of a file above all: sent now, or when the kernel has dropped what
- * it has of a file that others have changed (watch.h). If nobody got it, a lookup that an entry has
- * counted is taken back, and so is the hold of a file that was opened. (And that of a write, which may
- * have gone past pages that the kernel has.)
+ * Answers that tell of attributes, of a file above all: sent now, or when the kernel has dropped
+ * what it has of a file that others have changed (watch.h). If nobody got it, a lookup that an
+ * entry has counted is taken back, and so is the hold of a file that was opened. (And that of a
+ * write, which may have gone past pages that the kernel has.)
  */
 void reply_attributes(fuse_req_t req, struct node *node, const struct stat *st);
 void reply_entry(fuse_req_t req, struct node *node, const struct fuse_entry_param *entry);
@@ -55,7 +55,8 @@ static inline bool file_reopens(const struct fs *fs, mode_t mode)
 }
 
 /* ops_names.c */
-/* Looks a name up and counts it as known to the kernel; *node is referenced. 0 or negative errno. */
+/* Looks a name up and counts it as known to the kernel; *node is referenced. 0 or negative errno.
+ */
 int lookup_name(struct fs *fs, const struct held *parent, const char *name,
 		struct fuse_entry_param *entry, struct node **node);
 void forget_node(struct fs *fs, fuse_ino_t ino, uint64_t count);

@@ -99,8 +99,8 @@ static void reply_unmapped(fuse_req_t req, struct file *file, size_t size, off_t
 
 /*
  * What the kernel does before a cached write: an unprivileged one takes set-uid away, set-gid where
- * that means execution or the group is a foreign one, and any write the capabilities of the file. (With
- * FUSE_HANDLE_KILLPRIV_V2 a request would say that it is our turn, but libfuse hides that.)
+ * that means execution or the group is a foreign one, and any write the capabilities of the file.
+ * (With FUSE_HANDLE_KILLPRIV_V2 a request would say that it is our turn, but libfuse hides that.)
  * 0, 1: something was taken away, or negative errno.
  */
 static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
@@ -129,7 +129,8 @@ static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
 	return dropped;
 }
 
-/* After the reply: the kernel still has the old mode. Of attributes alone, which waits for nobody. */
+/* After the reply: the kernel still has the old mode. Of attributes alone, which waits for nobody.
+ */
 static void mode_changed(struct fs *fs, fuse_ino_t ino, int dropped)
 {
 	if (dropped > 0)
@@ -155,8 +156,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	if (!(fi->flags & O_DIRECT))
 		file->node->has_pages = true;
 	stale = watch_is_stale(file->node);
-	/* The pages that are read are kept back from the watch until we answer. That there is a new size
-	 * is to be known before: who reads on will ask for it. */
+	/* The pages that are read are kept back from the watch until we answer. That there is a new
+	 * size is to be known before: who reads on will ask for it. */
 	if (stale && !watch_is_shorter(file->node))
 		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 	if (!error)
@@ -164,8 +165,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	if (!error && slice.length < size && watch_is_shorter(file->node) &&
 	    !(fi->flags & O_DIRECT) &&
 	    (stale || (uint64_t)offset > mmapio_file_size(file->mapped))) {
-		/* What the kernel has of an answer that is too short it shows as zeros, up to the end
-		 * that it knows. Only one that comes to the end, alone, tells it of that. */
+		/* What the kernel has of an answer that is too short it shows as zeros, up to the
+		 * end that it knows. Only one that comes to the end, alone, tells it of that. */
 		mmapio_slice_put(&slice);
 		reply_error(req, -EIO);
 	} else if (!error) {
@@ -292,8 +293,8 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
 		if (!error) {
 			count = file_check(&fs->files, out, NULL);
 			if (count == 0)
-				count = mmapio_copy(in->mapped, (uint64_t)offset_in,
-						    out->mapped, (uint64_t)offset_out, length);
+				count = mmapio_copy(in->mapped, (uint64_t)offset_in, out->mapped,
+						    (uint64_t)offset_out, length);
 			file_put(&fs->files, out);
 		}
 		file_put(&fs->files, in);

@@ -56,8 +56,7 @@ static int lookup_descriptor(struct fs *fs, const struct held *parent, const cha
 			     int descriptor, struct fuse_entry_param *entry, struct node **node)
 {
 	struct stat st;
-	int error =
-		node_of_descriptor(&fs->nodes, parent->node, name, descriptor, true, node, &st);
+	int error = node_of_descriptor(&fs->nodes, parent->node, name, descriptor, true, node, &st);
 
 	if (error) {
 		close(descriptor);
@@ -94,9 +93,9 @@ void forget_node(struct fs *fs, fuse_ino_t ino, uint64_t count)
 
 /*
  * "." and "..": asked for a file handle of the mount that is opened (open_by_handle_at(2),
- * fuse_get_dentry()), of a node that the kernel does not know. A file without a name, of which only we
- * have a descriptor, is gone. So is a folder that was moved out of BACKING: the kernel goes up from it
- * and does not come to the root.
+ * fuse_get_dentry()), of a node that the kernel does not know. A file without a name, of which only
+ * we have a descriptor, is gone. So is a folder that was moved out of BACKING: the kernel goes up
+ * from it and does not come to the root.
  */
 static int lookup_dots(struct fs *fs, const struct held *held, const char *name,
 		       struct fuse_entry_param *entry, struct node **node)

@@ -31,9 +31,9 @@ struct options {
 	bool version;
 	bool clone_fd;
 	bool read_only;
-	bool remount; /* change the flags of the mount that is there, no more */
-	bool atime_given;     /* one of noatime, relatime, strictatime: */
-	uint64_t atime;	      /* MOUNT_ATTR__ATIME's */
+	bool remount;	  /* change the flags of the mount that is there, no more */
+	bool atime_given; /* one of noatime, relatime, strictatime: */
+	uint64_t atime;	  /* MOUNT_ATTR__ATIME's */
 	bool nodiratime;
 	unsigned int max_threads;
 	unsigned int max_idle_threads;

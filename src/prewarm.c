@@ -37,11 +37,11 @@ struct prewarmer {
 	struct prewarm_options options;
 	pthread_t thread;
 	pthread_mutex_t lock;
-	pthread_cond_t changed;	 /* with lock */
-	struct job_queue jobs; /* lock: files */
+	pthread_cond_t changed; /* with lock */
+	struct job_queue jobs;	/* lock: files */
 	unsigned int waiting;	/* lock: jobs */
-	_Atomic bool stop;	 /* written under lock */
-	bool begun;		 /* lock */
+	_Atomic bool stop;	/* written under lock */
+	bool begun;		/* lock */
 	/* the thread's own */
 	uint64_t files, bytes, failed;
 	time_t told;
@@ -168,8 +168,8 @@ static void warm_folder(struct prewarmer *prewarmer, const char *path, struct jo
 			continue;
 		}
 		if (job && matches(prewarmer, job->path))
-			warm_path(prewarmer, job->path,
-				  prewarmer->options.limit - prewarmer->bytes, true);
+			warm_path(prewarmer, job->path, prewarmer->options.limit - prewarmer->bytes,
+				  true);
 		free(job);
 	}
 	closedir(stream);

@@ -29,8 +29,8 @@ void prewarmer_begin(struct prewarmer *prewarmer);
 void prewarmer_free(struct prewarmer *prewarmer);
 
 /*
- * A file of this path (as node_path() gives it) was opened: warms it in the background, if it is one
- * of those to be warmed. Forgotten without memory, or if too many wait.
+ * A file of this path (as node_path() gives it) was opened: warms it in the background, if it is
+ * one of those to be warmed. Forgotten without memory, or if too many wait.
  */
 void prewarmer_add(struct prewarmer *prewarmer, const char *path);
 

@@ -177,8 +177,7 @@ static void serving(struct fs *fs)
 	close(fs->ready);
 	fs->ready = -1;
 out:
-	watch_begin(fs->watch, fs->session,
-		    &(struct watch_source){file_last_byte, &fs->files});
+	watch_begin(fs->watch, fs->session, &(struct watch_source){file_last_byte, &fs->files});
 	if (fs->prewarmer)
 		prewarmer_begin(fs->prewarmer);
 }
@@ -218,8 +217,8 @@ static int loop(struct fs *fs, struct fuse_session *session)
 }
 
 /*
- * Ends the watch, which may be waiting for the kernel, and the kernel for an answer to a request that
- * has come since the loop ended.
+ * Ends the watch, which may be waiting for the kernel, and the kernel for an answer to a request
+ * that has come since the loop ended.
  */
 static void watch_out(struct fs *fs, struct fuse_session *session)
 {
@@ -400,7 +399,8 @@ out_fs:
 	return status;
 }
 
-/* What mount(8) asks of its helper for -o remount: ro or rw, all else stays as it is. Exit status. */
+/* What mount(8) asks of its helper for -o remount: ro or rw, all else stays as it is. Exit status.
+ */
 static int remount(const struct options *options)
 {
 	static const struct {

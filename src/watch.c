@@ -14,7 +14,8 @@
 #include <sys/fanotify.h>
 #include <unistd.h>
 
-/* After events of our own only, which a writer makes many of, the next ones are waited for together. */
+/* After events of our own only, which a writer makes many of, the next ones are waited for
+ * together. */
 #define OWN_EVENTS_MS 2
 
 struct watch {
@@ -73,10 +74,11 @@ void watch_answer(struct watch *watch, struct node *node, struct answer *answer)
 }
 
 /*
- * Makes the kernel drop the pages it has, and know how long the file is if it has grown: it takes no
- * attributes from an answer to a question of before it was told to drop (fuse_change_attributes()), and
- * who reads at the old end, or appends, would not ask again. A byte that is stored at the end moves it;
- * then its page goes too, lest a write of this moment be overwritten there.
+ * Makes the kernel drop the pages it has, and know how long the file is if it has grown: it takes
+ * no attributes from an answer to a question of before it was told to drop
+ * (fuse_change_attributes()), and who reads at the old end, or appends, would not ask again. A byte
+ * that is stored at the end moves it; then its page goes too, lest a write of this moment be
+ * overwritten there.
  * (-ENOENT: the kernel does not know the node.)
  */
 static void drop(struct watch *watch, struct node *node)
@@ -167,8 +169,8 @@ static bool event_identity(const char *info, size_t length, struct identity *ide
 }
 
 /*
- * Reads what there is of events. (Where so many come that some are lost, what they would have told is
- * found when attributes are asked for.) Whether there were events, and all of our own making.
+ * Reads what there is of events. (Where so many come that some are lost, what they would have told
+ * is found when attributes are asked for.) Whether there were events, and all of our own making.
  */
 static bool read_events(struct watch *watch)
 {
@@ -185,7 +187,8 @@ static bool read_events(struct watch *watch)
 		    event.event_len > left)
 			return false;
 		if (event.pid != watch->self &&
-		    event_identity(at + sizeof(event), event.event_len - sizeof(event), &identity)) {
+		    event_identity(at + sizeof(event), event.event_len - sizeof(event),
+				   &identity)) {
 			changed(watch, &identity, event.mask);
 			own = false;
 		}
@@ -238,11 +241,12 @@ int watch_new(struct watch **out, struct nodes *nodes)
 		free(watch);
 		return error;
 	}
-	watch->events = fanotify_init(
-		FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_CLOEXEC | FAN_NONBLOCK, O_RDONLY);
+	watch->events = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID | FAN_CLOEXEC | FAN_NONBLOCK,
+				      O_RDONLY);
 	if (watch->events < 0)
-		log_line(LOG_NOTICE, "no watch on BACKING (fanotify): %s; what others change there "
-				     "is seen when attributes are asked for again",
+		log_line(LOG_NOTICE,
+			 "no watch on BACKING (fanotify): %s; what others change there "
+			 "is seen when attributes are asked for again",
 			 strerror(errno));
 	pthread_mutex_init(&watch->lock, NULL);
 	sigfillset(&all);
@@ -305,8 +309,9 @@ void watch_add(struct watch *watch, int descriptor)
 	if (watch->events >= 0 &&
 	    fanotify_mark(watch->events, FAN_MARK_ADD, WATCHED, descriptor, NULL) &&
 	    !atomic_exchange(&watch->complained, true))
-		log_line(LOG_NOTICE, "files that cannot be watched (fanotify): %s; what others change "
-				     "in them is seen when attributes are asked for again",
+		log_line(LOG_NOTICE,
+			 "files that cannot be watched (fanotify): %s; what others change "
+			 "in them is seen when attributes are asked for again",
 			 strerror(errno));
 }
 

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What others do to files in BACKING, and telling the kernel, which caches pages and attributes. Owns
- * the watch on backing files (fanotify(7), which knows our own changes from those of others), and the
- * thread that makes the kernel drop pages: that waits for requests which are being served, so whoever
- * serves one must not do it (fuse_reverse_inval_inode()). Knows nodes, no requests and no files.
+ * What others do to files in BACKING, and telling the kernel, which caches pages and attributes.
+ * Owns the watch on backing files (fanotify(7), which knows our own changes from those of others),
+ * and the thread that makes the kernel drop pages: that waits for requests which are being served,
+ * so whoever serves one must not do it (fuse_reverse_inval_inode()). Knows nodes, no requests and
+ * no files.
  *
  * A node is stale from the moment that a change is noticed until the kernel has dropped its pages.
- * Until then nobody may be told of its size: behind the end that the kernel knows, the last page that it
- * has is zero. So answers with attributes of a stale node are handed over, and sent afterwards.
+ * Until then nobody may be told of its size: behind the end that the kernel knows, the last page
+ * that it has is zero. So answers with attributes of a stale node are handed over, and sent
+ * afterwards.
  */
 #ifndef WATCH_H
 #define WATCH_H
@@ -58,10 +60,10 @@ static inline bool watch_is_stale(const struct node *node)
 }
 
 /*
- * Whether the kernel may take the file for longer than it is: until a read that came to the end has been
- * answered while it was not stale. (It takes a new end from an answer only if it has not been told of a
- * change since it asked: fuse_change_attributes(), fuse_read_update_size(). Of reads that is known: their
- * pages keep the watch waiting.)
+ * Whether the kernel may take the file for longer than it is: until a read that came to the end has
+ * been answered while it was not stale. (It takes a new end from an answer only if it has not been
+ * told of a change since it asked: fuse_change_attributes(), fuse_read_update_size(). Of reads that
+ * is known: their pages keep the watch waiting.)
  */
 static inline bool watch_is_shorter(const struct node *node)
 {

@@ -932,8 +932,9 @@ START_TEST(times_that_were_set_stay)
 END_TEST
 
 /*
- * Fails if a change of our own is taken for one by others, or the other way round: each road by which we
- * change a file, with what stores do to mtime later; and each change by others is told once.
+ * Fails if a change of our own is taken for one by others, or the other way round: each road by
+ * which we change a file, with what stores do to mtime later; and each change by others is told
+ * once.
  */
 START_TEST(changes_by_others_are_told_once)
 {

@@ -525,8 +525,8 @@ static inline void test_detach_copies(void)
 		endmntent(mounts);
 }
 
-/* What is mounted from here on is nobody else's to see. In a root folder entered by chroot(2), "/" is
- * no mount: so each is set by itself. */
+/* What is mounted from here on is nobody else's to see. In a root folder entered by chroot(2), "/"
+ * is no mount: so each is set by itself. */
 static inline bool test_detach_mounts(void)
 {
 	FILE *mounts;

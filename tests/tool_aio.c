@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tool_aio FILE ROUNDS: writes FILE past the page cache by asynchronous requests, while a thread reads it
- * through the cache; what a write that is complete has written is what is read from then on. Exit
- * status 0 if so.
+ * tool_aio FILE ROUNDS: writes FILE past the page cache by asynchronous requests, while a thread
+ * reads it through the cache; what a write that is complete has written is what is read from then
+ * on. Exit status 0 if so.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define SIZE ((size_t)256 * 1024)
+#define SIZE  ((size_t)256 * 1024)
 #define BLOCK ((size_t)64 * 1024)
 #define MANY  48
 
@@ -114,7 +114,8 @@ int main(int argc, char **argv)
 		if (pread(cached, found, BLOCK, offset) != (ssize_t)BLOCK)
 			die("pread");
 		if (memcmp(found, block, BLOCK) != 0) {
-			fprintf(stderr, "round %d: what was written before is still there\n", round);
+			fprintf(stderr, "round %d: what was written before is still there\n",
+				round);
 			exit(1);
 		}
 	}
