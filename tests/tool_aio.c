@@ -4,17 +4,14 @@
  * reads it through the cache; what a write that is complete has written is what is read from then
  * on. Exit status 0 if so.
  */
-#include <errno.h>
+#include "tool.h"
+
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 #define SIZE  ((size_t)256 * 1024)
 #define BLOCK ((size_t)64 * 1024)
@@ -22,19 +19,13 @@
 
 static _Atomic bool stop;
 
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
 static void *read_on(void *argument)
 {
 	char *buffer = malloc(SIZE);
 
 	while (!stop && buffer)
 		if (pread(*(int *)argument, buffer, SIZE, 0) < 0)
-			die("pread");
+			fail("pread: %s", strerror(errno));
 	free(buffer);
 	return NULL;
 }
@@ -52,13 +43,12 @@ static void write_block(aio_context_t context, int fd, const char *block, off_t 
 	struct io_event event;
 
 	if (syscall(SYS_io_submit, context, 1L, requests) != 1)
-		die("io_submit");
+		fail("io_submit: %s", strerror(errno));
 	while (syscall(SYS_io_getevents, context, 1L, 1L, &event, NULL) != 1)
 		if (errno != EINTR)
-			die("io_getevents");
+			fail("io_getevents: %s", strerror(errno));
 	if ((size_t)event.res != BLOCK) {
-		fprintf(stderr, "a write: %lld\n", (long long)event.res);
-		exit(1);
+		fail("a write: %lld", (long long)event.res);
 	}
 }
 
@@ -79,12 +69,12 @@ static void write_many(aio_context_t context, int fd, const char *block)
 		pointers[i] = &requests[i];
 	}
 	if (syscall(SYS_io_submit, context, (long)MANY, pointers) != MANY)
-		die("io_submit of many");
+		fail("io_submit of many: %s", strerror(errno));
 	for (int done = 0; done < MANY;) {
 		long count = syscall(SYS_io_getevents, context, 1L, (long)MANY, events, NULL);
 
 		if (count < 0 && errno != EINTR)
-			die("io_getevents");
+			fail("io_getevents: %s", strerror(errno));
 		done += count > 0 ? (int)count : 0;
 	}
 }
@@ -97,27 +87,24 @@ int main(int argc, char **argv)
 	pthread_t reader;
 
 	if (argc != 3 || !found || !whole || posix_memalign((void **)&block, 4096, BLOCK))
-		die("arguments, or memory");
+		fail("arguments, or memory: %s", strerror(errno));
 	cached = open(argv[1], O_RDWR | O_CREAT, 0644);
 	direct = open(argv[1], O_RDWR | O_DIRECT);
 	if (cached < 0 || direct < 0 || pwrite(cached, whole, SIZE, 0) != (ssize_t)SIZE)
-		die(argv[1]);
+		fail("%s: %s", argv[1], strerror(errno));
 	if (syscall(SYS_io_setup, (long)MANY, &context))
-		die("io_setup");
+		fail("io_setup: %s", strerror(errno));
 	if (pthread_create(&reader, NULL, read_on, &cached))
-		die("pthread_create");
+		fail("pthread_create: %s", strerror(errno));
 	for (int round = 0; round < atoi(argv[2]); round++) {
 		off_t offset = (off_t)BLOCK * (round % (int)(SIZE / BLOCK));
 
 		memset(block, 1 + round % 250, BLOCK);
 		write_block(context, direct, block, offset);
 		if (pread(cached, found, BLOCK, offset) != (ssize_t)BLOCK)
-			die("pread");
-		if (memcmp(found, block, BLOCK) != 0) {
-			fprintf(stderr, "round %d: what was written before is still there\n",
-				round);
-			exit(1);
-		}
+			fail("pread: %s", strerror(errno));
+		if (memcmp(found, block, BLOCK) != 0)
+			fail("round %d: what was written before is still there", round);
 	}
 	for (int round = 0; round < atoi(argv[2]); round++)
 		write_many(context, direct, block);

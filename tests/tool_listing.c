@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tool_listing FOLDER CHANGED ENTRIES BUFFER
  *
@@ -10,41 +11,17 @@
  * there all the time has to be listed once; what came or went, once at most. Leaves what stays, all
  * names beginning with "keep-". Exit status 0 if all was as it has to be.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+#include "tool.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-static const char *doing = "making";
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-	va_list arguments;
-
-	fprintf(stderr, "tool_listing: %s: ", doing);
-	va_start(arguments, format);
-	vfprintf(stderr, format, arguments);
-	va_end(arguments);
-	fputc('\n', stderr);
-	_exit(1);
-}
-
-#define check(condition)                                                                           \
-	((condition) ? (void)0 : fail("line %d: %s: %s", __LINE__, #condition, strerror(errno)))
 
 /* --- names ------------------------------------------------------------------------------------ */
 
@@ -461,6 +438,7 @@ int main(int argc, char **argv)
 	int status;
 	pid_t pid;
 
+	doing = "making";
 	if (argc != 5) {
 		fprintf(stderr, "usage: tool_listing FOLDER CHANGED ENTRIES BUFFER\n");
 		return 2;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tool_locks FOLDER
  *	does what locks of all kinds are for, in FOLDER, and says on stdout what it saw: the same on
@@ -10,38 +11,16 @@
  * A process that is to be blocked is waited for until /proc/locks has it among those that wait.
  * Exit status 0 if all could be done.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include <errno.h>
+#include "tool.h"
+
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-	va_list arguments;
-
-	fprintf(stderr, "tool_locks: ");
-	va_start(arguments, format);
-	vfprintf(stderr, format, arguments);
-	va_end(arguments);
-	fputc('\n', stderr);
-	_exit(1);
-}
-
-#define check(condition)                                                                           \
-	((condition) ? (void)0 : fail("line %d: %s: %s", __LINE__, #condition, strerror(errno)))
 
 /* What a call that returns -1 and errno says of itself; what it returns beyond 0 is not told */
 static const char *said(int result)

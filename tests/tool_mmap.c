@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tool_mmap FILE SAME
  *
@@ -6,38 +7,16 @@
  * without a mount). FILE is made anew, and left with the bytes that `tool_mmap FILE` without SAME
  * expects. Exit status 0 if every byte was as it has to be.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#include <errno.h>
+#include "tool.h"
+
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #define SIZE_FIRST  ((size_t)1 << 20)
 #define SIZE_SECOND ((size_t)3 << 20)
 #define SIZE_MAPPED ((size_t)4 << 20)
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-	va_list arguments;
-
-	fprintf(stderr, "tool_mmap: ");
-	va_start(arguments, format);
-	vfprintf(stderr, format, arguments);
-	va_end(arguments);
-	fputc('\n', stderr);
-	_exit(1);
-}
-
-#define check(condition)                                                                           \
-	((condition) ? (void)0 : fail("line %d: %s: %s", __LINE__, #condition, strerror(errno)))
 
 /* The byte that belongs at an offset in generation `generation` of the file; never 0 */
 static unsigned char pattern(size_t offset, unsigned int generation)

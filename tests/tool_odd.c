@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tool_odd FOLDER
  *
@@ -5,21 +6,15 @@
  * with what it returned or the name of its errno, to be compared with those of another file system.
  * Leaves a tree that is deeper than a path may be long. Exit status 0 if all was tried.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+#include "tool.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -32,26 +27,10 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
-#include <unistd.h>
 
 #ifndef RWF_NOAPPEND
 #define RWF_NOAPPEND 0x20
 #endif
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-	va_list arguments;
-
-	fprintf(stderr, "tool_odd: ");
-	va_start(arguments, format);
-	vfprintf(stderr, format, arguments);
-	va_end(arguments);
-	fputc('\n', stderr);
-	_exit(1);
-}
-
-#define check(condition)                                                                           \
-	((condition) ? (void)0 : fail("line %d: %s: %s", __LINE__, #condition, strerror(errno)))
 
 /* --- what is seen ----------------------------------------------------------------------------- */
 

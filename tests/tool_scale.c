@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tool_scale make|walk|stat|read|remove FOLDER FILES
  *
@@ -7,33 +8,14 @@
  * asks by name alone, and lists nothing; `read` reads each file; `remove` lists and removes what it
  * finds, FOLDER too. Exit status 0 if all was as it has to be.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+#include "tool.h"
+
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define FILES_IN_FOLDER 100
-
-static __attribute__((noreturn, format(printf, 1, 2))) void fail(const char *format, ...)
-{
-	va_list arguments;
-
-	fprintf(stderr, "tool_scale: ");
-	va_start(arguments, format);
-	vfprintf(stderr, format, arguments);
-	va_end(arguments);
-	fputc('\n', stderr);
-	_exit(1);
-}
 
 struct name {
 	char text[128];
