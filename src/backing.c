@@ -76,9 +76,9 @@ int backing_open(struct backing *backing, const char *path,
 		close(clone);
 		clone = -1;
 	}
-	if (clone >= 0) /* not more than a wish: the kernel may have locked them */
-		(void)!mount_setattr(clone, "", AT_EMPTY_PATH | AT_RECURSIVE, &wanted,
-				     sizeof(wanted));
+	/* Not more than a wish: the kernel may have locked them */
+	backing->as_wanted = clone >= 0 && mount_setattr(clone, "", AT_EMPTY_PATH | AT_RECURSIVE,
+							 &wanted, sizeof(wanted)) == 0;
 	backing->root = openat(clone >= 0 ? clone : plain, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (clone >= 0)
 		close(clone);

@@ -50,6 +50,7 @@ struct backing {
 	int root;	 /* the folder, O_PATH */
 	int descriptors; /* /proc/self/fd */
 	bool noatime;	 /* constant: nothing may move the times of access */
+	bool as_wanted;	 /* constant: mounted with the attributes that were asked for */
 	bool is_whole;	 /* constant: it is the root of its file system, all of which is below it */
 	dev_t own_device; /* of our own mount; 0: not known yet */
 	pthread_mutex_t lock;

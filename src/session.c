@@ -352,6 +352,10 @@ static int run(struct options *options, int ready)
 			 options->backing, strerror(-error));
 		goto out_fs;
 	}
+	if (attributes.set & (MOUNT_ATTR_STRICTATIME | MOUNT_ATTR_NODIRATIME) &&
+	    !fs->backing.as_wanted)
+		log_line(LOG_WARNING, "strictatime and nodiratime are for root: "
+				      "reads move times of access as the mount of BACKING says");
 	if (fstat(fs->backing.root, &st) || check_mountpoint(options->mountpoint, &st))
 		goto out_backing;
 	mountpoint = realpath(options->mountpoint, NULL);

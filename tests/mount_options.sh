@@ -435,6 +435,12 @@ if [ "$who" = root ]; then # who alone has a mount of BACKING of its own
 	mount_start strictatime
 	assert_equal firstsecond "$(atime_moves)" "reads that moved atime, with strictatime"
 	mount_stop
+	assert_equal "" "$(cat "$log")" "words of strictatime"
+else
+	mount_start strictatime
+	mount_stop
+	grep -q 'mmapfs: strictatime and nodiratime are for root' "$log" ||
+		fail "an ordinary user's mount with strictatime says only: $(cat "$log")"
 fi
 rm "$backing/accessed"
 mount_start relatime,nodiratime,lazytime
