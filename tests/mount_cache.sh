@@ -100,9 +100,9 @@ def put(k, size):
 size = 5000
 put(0, size)
 errors = 0
-sizes = [size + (k * 7919) % 30000 for k in range(300)]
+sizes = [size + (k * 7919) % 30000 for k in range(200)]
 open(mnt + "/" + name).read()
-for k in range(1, 300):
+for k in range(1, 200):
 	put(k, sizes[k])
 	end = time.monotonic() + 10
 	while True:

@@ -1,7 +1,7 @@
 #!/bin/bash
 # PostgreSQL on the mount: pgbench's sums; the server killed under load, and then the daemon with it;
 # recovery, what was acknowledged, and what PostgreSQL's own checks say.
-# POSTGRES_SECONDS says how long pgbench runs for each user (root 30, another 10).
+# POSTGRES_SECONDS says how long pgbench runs for each user (root 30, another 4).
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" "$((${POSTGRES_SECONDS:-30} + 540))" root user
 need pgrep
@@ -27,7 +27,7 @@ if [ "$who" = root ]; then
 	chown 65534:65534 "$work/socket" "$backing/database"
 	chmod 755 "$work" "$backing"
 fi
-if [ "$who" != root ]; then : "${POSTGRES_SECONDS:=10}"; fi
+if [ "$who" != root ]; then : "${POSTGRES_SECONDS:=4}"; fi
 seconds=$(((${POSTGRES_SECONDS:-30} + 1) / 2))
 clients=3 # that count
 postmaster=
