@@ -21,7 +21,7 @@ group=${3:-quick}
 page=$(realpath "${BASH_SOURCE[0]%/*}/..")/docs/conformance.md
 work=$(mktemp -d "${CONFORMANCE_DIR:-/var/tmp}/mmapfs-conformance.XXXXXX")
 logs=${CONFORMANCE_LOG:-$work/logs}
-helper=/sbin/mount.fuse.conformance
+helper=/sbin/mount.fuse.conformance-$$ # xfstests mounts by a type
 where=" ${WHERE:-stateless handles ${PASSTHROUGH_HP:+passthrough_hp} ext4} "
 
 unmount_all() {
@@ -122,7 +122,7 @@ xfstests_in() {
 fuse_config() {
 	# The mount's source is what xfstests calls it, and its type is to read fuse
 	cat >"$work/config" <<END
-export FSTYP=fuse FUSE_SUBTYP=.conformance
+export FSTYP=fuse FUSE_SUBTYP=.conformance-$$
 export TEST_DEV=source:test TEST_DIR=$work/test.mnt
 export SCRATCH_DEV=source:scratch SCRATCH_MNT=$work/scratch.mnt
 END
