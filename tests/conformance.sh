@@ -99,7 +99,7 @@ while [ \$# -gt 0 ]; do
 	shift
 done
 case \$options, in *,remount,*) exec mount -i -o "\${options#,}" "\$point" ;; esac
-folder=$work/\${source#source:}
+folder=$work/\${source#*:}
 $1
 END
 	install -m 755 "$work/helper" "$helper"
@@ -123,8 +123,8 @@ fuse_config() {
 	# The mount's source is what xfstests calls it, and its type is to read fuse
 	cat >"$work/config" <<END
 export FSTYP=fuse FUSE_SUBTYP=.conformance-$$
-export TEST_DEV=source:test TEST_DIR=$work/test.mnt
-export SCRATCH_DEV=source:scratch SCRATCH_MNT=$work/scratch.mnt
+export TEST_DEV=backing-$$:test TEST_DIR=$work/test.mnt
+export SCRATCH_DEV=backing-$$:scratch SCRATCH_MNT=$work/scratch.mnt
 END
 }
 
