@@ -259,13 +259,16 @@ uint64_t mmapio_file_size(const struct mmapio_file *file)
 	return atomic_load(&file->size);
 }
 
-void mmapio_file_accessed(struct mmapio_file *file)
+bool mmapio_file_accessed(struct mmapio_file *file)
 {
 	uint64_t now = monotonic_coarse_ns(), before = atomic_load(&file->accessed);
 
-	if (now - before >= UINT64_C(1000000000) &&
-	    atomic_compare_exchange_strong(&file->accessed, &before, now))
-		mapping_access(file);
+	if (now - before < UINT64_C(500000000) ||
+	    !atomic_compare_exchange_strong(&file->accessed, &before, now))
+		return false;
+	flush_times(file); /* relatime compares them */
+	mapping_access(file);
+	return true;
 }
 
 int mmapio_file_set_times(struct mmapio_file *file, const struct timespec times[2])

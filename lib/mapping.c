@@ -61,7 +61,9 @@ static int region_new(struct mmapio_file *file, enum mmapio_mode mode, uint64_t 
 		free(region);
 		return error == ENODEV ? -ENODEV : -ENOMEM;
 	}
-	atomic_store(&file->accessed, monotonic_coarse_ns()); /* mmap(2) has moved atime */
+	/* mmap(2) has moved atime; but what is mapped to be written may be read after that. */
+	if (mode == MMAPIO_READ_ONLY)
+		atomic_store(&file->accessed, monotonic_coarse_ns());
 	region->base = base;
 	region->length = (size_t)length;
 	region->next_retired = NULL;

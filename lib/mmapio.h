@@ -243,10 +243,10 @@ int mmapio_file_check(struct mmapio_file *file, struct stat *st) MMAPIO_MUST_CHE
 
 /*
  * Says that the file is being read. Reading a mapping does not move atime; this does what read(2)
- * would do to it, as the mount says (relatime, noatime, ...), at most once a second for each
- * handle.
+ * would do to it, as the mount says (relatime, noatime, ...), at most twice a second for each
+ * handle. Whether it has been done.
  */
-void mmapio_file_accessed(struct mmapio_file *file) MMAPIO_NONNULL(1);
+bool mmapio_file_accessed(struct mmapio_file *file) MMAPIO_NONNULL(1);
 
 /*
  * futimens(2), by its owner or who may do it else, in its order with what stores do to the times.

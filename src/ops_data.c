@@ -23,11 +23,11 @@ static enum file_access access_of(int flags)
 	return (flags & O_ACCMODE) == O_RDONLY ? FILE_READ : FILE_WRITE;
 }
 
-/* atime, as the mount of BACKING has it. Not of a handle with O_NOATIME. */
-static void accessed(struct file *file, const struct fuse_file_info *fi)
+/* atime, as the mount of BACKING has it. Not of a handle with O_NOATIME. Whether it may have moved.
+ */
+static bool accessed(struct file *file, const struct fuse_file_info *fi)
 {
-	if (!(fi->flags & O_NOATIME))
-		mmapio_file_accessed(file->mapped);
+	return !(fi->flags & O_NOATIME) && mmapio_file_accessed(file->mapped);
 }
 
 /* A handle whose writes reach us without what the kernel does before a cached one. */
@@ -58,8 +58,9 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_error(req, error);
 	} else {
 		/* What the kernel has of it is read without a word to us. */
-		if (file->node->has_pages && access_of(fi->flags) == FILE_READ)
-			accessed(file, fi);
+		if (file->node->has_pages && access_of(fi->flags) == FILE_READ &&
+		    accessed(file, fi))
+			fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 		file_hold(&fs->files, file);
 		reply_open(req, file->node, fi);
 	}
@@ -170,7 +171,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 		mmapio_slice_put(&slice);
 		reply_error(req, -EIO);
 	} else if (!error) {
-		accessed(file, fi);
+		(void)accessed(file, fi);
 		/* From the mapping to the reader in one copy. If it fails, because the file has
 		 * been truncated at this moment or a page cannot be read, the reader gets EIO. */
 		fuse_reply_buf(req, slice.data, slice.length);
