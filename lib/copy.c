@@ -260,7 +260,10 @@ ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buff
 	case MMAPIO_READ_ONLY:
 		return -EBADF;
 	case MMAPIO_COPY_ON_WRITE:
-		return write_private(file, offset, buffer, length);
+		(void)flush_begin(file);
+		count = write_private(file, offset, buffer, length);
+		flush_end(file);
+		return count;
 	}
 	if (length == 0)
 		return 0;

@@ -119,6 +119,7 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&file->pin_released, &monotonic);
 	pthread_cond_init(&file->shrink_over, &monotonic);
+	pthread_cond_init(&file->exclusive_turn, NULL);
 	pthread_condattr_destroy(&monotonic);
 
 	if (!(options.flags & MMAPIO_LAZY)) {
@@ -196,6 +197,7 @@ void file_destroy(struct mmapio_file *file)
 	range_set_clear(&file->anew);
 	range_set_clear(&file->allocated);
 	range_set_clear(&file->resident);
+	pthread_cond_destroy(&file->exclusive_turn);
 	pthread_cond_destroy(&file->shrink_over);
 	pthread_cond_destroy(&file->pin_released);
 	pthread_mutex_destroy(&file->dirty_lock);
@@ -347,15 +349,21 @@ static int shrink_wait_locked(struct mmapio_file *file, uint64_t deadline)
 	struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000),
 				 .tv_nsec = (long)(deadline % 1000000000)};
 
-	while (atomic_load(&file->shrinking_from)) {
+	int error = 0;
+
+	if (!atomic_load(&file->shrinking_from))
+		return 0;
+	flush_pause(file);
+	while (atomic_load(&file->shrinking_from) && !error) {
 		if (deadline == UINT64_MAX)
 			pthread_cond_wait(&file->shrink_over, &file->size_lock);
 		else if (monotonic_ns() >= deadline)
-			return -EBUSY;
+			error = -EBUSY;
 		else
 			pthread_cond_timedwait(&file->shrink_over, &file->size_lock, &until);
 	}
-	return 0;
+	flush_resume(file);
+	return error;
 }
 
 /* Lowers the size and waits, without size_lock, for the pins beyond it; restores it on -EBUSY. */
@@ -367,7 +375,9 @@ static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t d
 	atomic_store(&file->shrinking_from, atomic_load(&file->size));
 	atomic_store(&file->size, size);
 	pthread_mutex_unlock(&file->size_lock);
+	flush_pause(file);
 	error = pin_wait(file, size, deadline);
+	flush_resume(file);
 	pthread_mutex_lock(&file->size_lock);
 	if (!error && ftruncate(file->fd, (off_t)size))
 		error = -errno;

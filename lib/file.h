@@ -12,7 +12,8 @@
  *   pin_lock     marks on pins, retired regions
  *   dirty_lock   what is dirty, in doubt, allocated; times to be moved; deadlines
  *   flusher->lock (flusher.c)
- * No lock is held while user code runs.
+ * No lock is held while user code runs. One walk that changes the file (walk.c) keeps others from
+ * changing it meanwhile, by a flag (exclusive).
  */
 #ifndef FILE_H
 #define FILE_H
@@ -104,6 +105,8 @@ struct mmapio_file {
 	struct timespec store_time;
 	struct timespec times_left; /* mtime as we last saw or left it */
 	unsigned int changing;	    /* calls of ours that change the file, under way */
+	bool exclusive;		    /* one alone may, when the others are over */
+	pthread_cond_t exclusive_turn;
 	struct timespec seen_mtime; /* mtime and size as we last found them to be, or left them: */
 	uint64_t seen_size;	    /* where they are others, somebody else has changed the file */
 	bool changed;		    /* that was so, and has not been told */
@@ -191,6 +194,17 @@ uint64_t flush_failures(struct mmapio_file *file);
  */
 uint64_t flush_begin(struct mmapio_file *file);
 void flush_end(struct mmapio_file *file);
+
+/*
+ * The same, and waits until no other call changes the file; those that come wait for
+ * flush_exclusive_end(), which is to be called before flush_commit() or flush_end(). Whoever waits
+ * for slices, in between, is not changing the file, or each could wait for the other: flush_pause()
+ * says so, and flush_resume() waits for nobody.
+ */
+uint64_t flush_begin_exclusive(struct mmapio_file *file);
+void flush_exclusive_end(struct mmapio_file *file);
+void flush_pause(struct mmapio_file *file);
+void flush_resume(struct mmapio_file *file);
 
 /*
  * Says that [start, end) was changed (start == end: nothing but size or allocation), by a store

@@ -49,7 +49,8 @@ static void changing_end_locked(struct mmapio_file *file)
 {
 	struct stat st;
 
-	file->changing--;
+	if (--file->changing == 0 && file->exclusive)
+		pthread_cond_broadcast(&file->exclusive_turn);
 	if (fstat(file->fd, &st) == 0)
 		seen_locked(file, &st);
 }
@@ -177,6 +178,8 @@ uint64_t flush_begin(struct mmapio_file *file)
 	uint64_t failures;
 
 	pthread_mutex_lock(&file->dirty_lock);
+	while (file->exclusive)
+		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
 	file->changing++;
 	failures = atomic_load(&file->failures);
 	pthread_mutex_unlock(&file->dirty_lock);
@@ -187,6 +190,42 @@ void flush_end(struct mmapio_file *file)
 {
 	pthread_mutex_lock(&file->dirty_lock);
 	changing_end_locked(file);
+	pthread_mutex_unlock(&file->dirty_lock);
+}
+
+uint64_t flush_begin_exclusive(struct mmapio_file *file)
+{
+	uint64_t failures;
+
+	pthread_mutex_lock(&file->dirty_lock);
+	while (file->exclusive)
+		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
+	file->exclusive = true;
+	while (file->changing)
+		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
+	file->changing++;
+	failures = atomic_load(&file->failures);
+	pthread_mutex_unlock(&file->dirty_lock);
+	return failures;
+}
+
+void flush_exclusive_end(struct mmapio_file *file)
+{
+	pthread_mutex_lock(&file->dirty_lock);
+	file->exclusive = false;
+	pthread_cond_broadcast(&file->exclusive_turn);
+	pthread_mutex_unlock(&file->dirty_lock);
+}
+
+void flush_pause(struct mmapio_file *file)
+{
+	flush_end(file);
+}
+
+void flush_resume(struct mmapio_file *file)
+{
+	pthread_mutex_lock(&file->dirty_lock);
+	file->changing++;
 	pthread_mutex_unlock(&file->dirty_lock);
 }
 

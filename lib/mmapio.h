@@ -341,6 +341,217 @@ void mmapio_slice_put_mut(struct mmapio_slice_mut *slice) MMAPIO_NONNULL(1);
 int mmapio_commit(struct mmapio_slice_mut *slice, size_t offset, size_t length) MMAPIO_MUST_CHECK
 	MMAPIO_NONNULL(1);
 
+/* --- Walks ------------------------------------------------------------------------------------ */
+
+/*
+ * A walk over a range in chunks, without a copy and without an allocation. The range is held by one
+ * slice, from the begin of the walk to its end: what lies in it stays where it is, and a shrink
+ * beneath it waits. The struct is the caller's, and for one thread at a time.
+ */
+struct mmapio_chunks {
+	struct mmapio_slice slice; /* private */
+	size_t chunk, next, done;  /* private */
+};
+
+struct mmapio_chunk {
+	const void *data; /* valid until the end of the walk */
+	size_t length;	  /* that of the last one may be less */
+	uint64_t offset;  /* in the file */
+};
+
+/*
+ * Begins a walk over what the file has of [offset, offset + length), in chunks of so many bytes.
+ * UINT64_MAX is a length up to the end, wherever that is. 0; -EINVAL: chunk is 0; else as
+ * mmapio_slice_get_some().
+ */
+int mmapio_chunks_begin(struct mmapio_chunks *chunks, struct mmapio_file *file, uint64_t offset,
+			uint64_t length, size_t chunk) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+
+/* The same in pages of the processor, at whose borders all chunks begin but the first. */
+int mmapio_pages_begin(struct mmapio_chunks *chunks, struct mmapio_file *file, uint64_t offset,
+		       uint64_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+
+/* How many chunks are still to come. */
+size_t mmapio_chunks_left(const struct mmapio_chunks *chunks) MMAPIO_NONNULL(1);
+
+/* The next one. False: there is none. */
+bool mmapio_chunks_next(struct mmapio_chunks *chunks, struct mmapio_chunk *chunk)
+	MMAPIO_NONNULL(1, 2);
+
+/* Ends the walk, whether all of it was walked or not. Once more does nothing. */
+void mmapio_chunks_end(struct mmapio_chunks *chunks) MMAPIO_NONNULL(1);
+
+/*
+ * Walks over what the file has of a range to change it: change() gets each chunk in its turn, may
+ * store to its bytes, and returns 0 to go on. The first other value ends the walk and is returned,
+ * so a negative errno of its own is best told from ours by the context. What was handed to it is
+ * committed when the walk is over, all at once, that which it failed with included.
+ *
+ * It is one exclusive section of this handle: it begins when each call that changes the file,
+ * contents or size, is over, and others wait until it ends. Readers go on, and so do those who
+ * hold slices; a mutable slice that another thread stores to is its own affair. change() must not
+ * change the file by a call of this handle, for it would wait for itself; it may read it.
+ *
+ * 0; -EINVAL: chunk is 0; -EBADF: a read-only file; as mmapio_slice_get_mut(); or the error of a
+ * flush that the policy asked for.
+ */
+int mmapio_chunks_change(struct mmapio_file *file, uint64_t offset, uint64_t length, size_t chunk,
+			 int (*change)(void *context, uint64_t offset, void *data, size_t length),
+			 void *context) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 5);
+
+/* --- Segments --------------------------------------------------------------------------------- */
+
+/*
+ * A range of a file to be used as a whole, or as if it were one. It holds nothing, and is looked at
+ * anew by each call: while the file does not reach its end, calls fail with -ERANGE, and when it
+ * has grown back they work again. The struct is the caller's; it may be copied, and needs no end.
+ * The file must be referenced as long as it is used. From several threads it may be used at once.
+ */
+struct mmapio_segment {
+	struct mmapio_file *file;
+	uint64_t offset; /* in the file */
+	uint64_t length;
+};
+
+/* Sets it up; the file may be shorter, now. 0; -ERANGE: no file can be as long as that. */
+int mmapio_segment_init(struct mmapio_segment *segment, struct mmapio_file *file, uint64_t offset,
+			uint64_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+
+/* Whether the file reaches its end, now. */
+bool mmapio_segment_is_valid(const struct mmapio_segment *segment) MMAPIO_NONNULL(1);
+
+/*
+ * As mmapio_slice_get() and mmapio_slice_get_mut(), with offsets from the segment's start. -ERANGE:
+ * outside the segment, or the segment outside the file.
+ */
+int mmapio_segment_slice(const struct mmapio_segment *segment, uint64_t offset, size_t length,
+			 struct mmapio_slice *slice) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 4);
+int mmapio_segment_slice_mut(const struct mmapio_segment *segment, uint64_t offset, size_t length,
+			     struct mmapio_slice_mut *slice) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 4);
+
+/*
+ * As mmapio_read() and mmapio_write(), with offsets from the segment's start: what lies beyond its
+ * end is left out, also of a write, and the count says so (0 at or beyond the end). Also -ERANGE:
+ * the segment is outside the file.
+ */
+ssize_t mmapio_segment_read(const struct mmapio_segment *segment, uint64_t offset, void *buffer,
+			    size_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 3);
+ssize_t mmapio_segment_write(const struct mmapio_segment *segment, uint64_t offset,
+			     const void *buffer, size_t length) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 3);
+
+/* --- Cursors ---------------------------------------------------------------------------------- */
+
+/*
+ * A position in a file, for those who read or write on from where they were. Set it up with the
+ * file and 0. The struct is the caller's, and for one thread at a time; any number of them may be
+ * used on one file. The file must be referenced as long as it is used.
+ */
+struct mmapio_cursor {
+	struct mmapio_file *file;
+	uint64_t position;
+};
+
+/* mmapio_read() and mmapio_write() at the position, which moves by what they return. */
+ssize_t mmapio_cursor_read(struct mmapio_cursor *cursor, void *buffer,
+			   size_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+ssize_t mmapio_cursor_write(struct mmapio_cursor *cursor, const void *buffer,
+			    size_t length) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+
+/*
+ * Moves the position, as lseek(2): whence is SEEK_SET, SEEK_CUR or SEEK_END. It may lie beyond the
+ * end. 0; -EINVAL: another whence, or before the start; -EOVERFLOW: beyond INT64_MAX.
+ */
+int mmapio_cursor_seek(struct mmapio_cursor *cursor, int64_t distance, int whence) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+/* --- Atomic views ----------------------------------------------------------------------------- */
+
+/*
+ * Words of 32 or 64 bits, in the processor's byte order, that threads, and processes which have the
+ * same file, change together: each operation below is one step for all of them, in one order
+ * (memory_order_seq_cst of C11). A view holds its words as a slice does, and SIGBUS is as near (see
+ * the top). It may be used from several threads at once, but for put and commit.
+ *
+ * What is changed counts for flushing from the next commit or put; put releases the view, clears
+ * it, and does nothing to a cleared one.
+ */
+struct mmapio_atomic_u32 {
+	uint32_t *words; /* for what is not below, such as a futex(2) */
+	size_t count;
+	int writable, changed;	       /* private */
+	struct mmapio_slice_mut slice; /* private */
+};
+
+struct mmapio_atomic_u64 {
+	uint64_t *words;
+	size_t count;
+	int writable, changed;	       /* private */
+	struct mmapio_slice_mut slice; /* private */
+};
+
+/*
+ * Takes count words from an offset on. Those of a read-only file can be loaded.
+ * 0; -EINVAL: offset is no multiple of the width, which is looked at first; else as
+ * mmapio_slice_get().
+ */
+int mmapio_atomic_u32_get(struct mmapio_file *file, uint64_t offset, size_t count,
+			  struct mmapio_atomic_u32 *view) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 4);
+int mmapio_atomic_u64_get(struct mmapio_file *file, uint64_t offset, size_t count,
+			  struct mmapio_atomic_u64 *view) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 4);
+
+/* As mmapio_commit() of all words, if any has been changed. */
+int mmapio_atomic_u32_commit(struct mmapio_atomic_u32 *view) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_commit(struct mmapio_atomic_u64 *view) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+int mmapio_atomic_u32_put(struct mmapio_atomic_u32 *view) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_put(struct mmapio_atomic_u64 *view) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/*
+ * One step on one word: what it was is in *before, which may be NULL.
+ * 0; -ERANGE: there is no word of that index; -EBADF: a store to one of a read-only file.
+ */
+int mmapio_atomic_u32_load(const struct mmapio_atomic_u32 *view, size_t index, uint32_t *value)
+	MMAPIO_NONNULL(1, 3);
+int mmapio_atomic_u64_load(const struct mmapio_atomic_u64 *view, size_t index, uint64_t *value)
+	MMAPIO_NONNULL(1, 3);
+int mmapio_atomic_u32_store(struct mmapio_atomic_u32 *view, size_t index, uint32_t value)
+	MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_store(struct mmapio_atomic_u64 *view, size_t index, uint64_t value)
+	MMAPIO_NONNULL(1);
+int mmapio_atomic_u32_exchange(struct mmapio_atomic_u32 *view, size_t index, uint32_t operand,
+			       uint32_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_exchange(struct mmapio_atomic_u64 *view, size_t index, uint64_t operand,
+			       uint64_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u32_add(struct mmapio_atomic_u32 *view, size_t index, uint32_t operand,
+			  uint32_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_add(struct mmapio_atomic_u64 *view, size_t index, uint64_t operand,
+			  uint64_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u32_sub(struct mmapio_atomic_u32 *view, size_t index, uint32_t operand,
+			  uint32_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_sub(struct mmapio_atomic_u64 *view, size_t index, uint64_t operand,
+			  uint64_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u32_and(struct mmapio_atomic_u32 *view, size_t index, uint32_t operand,
+			  uint32_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_and(struct mmapio_atomic_u64 *view, size_t index, uint64_t operand,
+			  uint64_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u32_or(struct mmapio_atomic_u32 *view, size_t index, uint32_t operand,
+			 uint32_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_or(struct mmapio_atomic_u64 *view, size_t index, uint64_t operand,
+			 uint64_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u32_xor(struct mmapio_atomic_u32 *view, size_t index, uint32_t operand,
+			  uint32_t *before) MMAPIO_NONNULL(1);
+int mmapio_atomic_u64_xor(struct mmapio_atomic_u64 *view, size_t index, uint64_t operand,
+			  uint64_t *before) MMAPIO_NONNULL(1);
+
+/*
+ * Stores desired if the word is *expected. 1: it was; 0: it was not, and *expected is what it is;
+ * else as above.
+ */
+int mmapio_atomic_u32_compare_exchange(struct mmapio_atomic_u32 *view, size_t index,
+				       uint32_t *expected, uint32_t desired) MMAPIO_NONNULL(1, 3);
+int mmapio_atomic_u64_compare_exchange(struct mmapio_atomic_u64 *view, size_t index,
+				       uint64_t *expected, uint64_t desired) MMAPIO_NONNULL(1, 3);
+
 /* --- Copies ----------------------------------------------------------------------------------- */
 
 /*

@@ -37,8 +37,8 @@ found=$(grep -niE '\bfuse' "$srcdir"/lib/*.[ch])
 [ -z "$found" ] || complain "lib/ speaks of FUSE" "$found"
 
 exported=$(nm -D --defined-only .libs/libmmapio.so | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort)
-mapped=$(sed -n 's/^[[:space:]]*\(mmapio_[a-z_]*\);$/\1/p' "$srcdir/lib/mmapio.map" | sort)
-declared=$(sed -nE 's/^[a-z].*[ *](mmapio_[a-z_]+)\(.*/\1/p' "$srcdir/lib/mmapio.h" | sort)
+mapped=$(sed -n 's/^[[:space:]]*\(mmapio_[a-z0-9_]*\);$/\1/p' "$srcdir/lib/mmapio.map" | sort)
+declared=$(sed -nE 's/^[a-z].*[ *](mmapio_[a-z0-9_]+)\(.*/\1/p' "$srcdir/lib/mmapio.h" | sort)
 [ "$exported" = "$mapped" ] || complain "exports differ from lib/mmapio.map" \
 	"$(diff <(echo "$exported") <(echo "$mapped"))"
 [ "$declared" = "$mapped" ] || complain "lib/mmapio.h differs from lib/mmapio.map" \
