@@ -173,17 +173,25 @@ uint64_t flush_failures(struct mmapio_file *file)
 	return atomic_load(&file->failures);
 }
 
-uint64_t flush_begin(struct mmapio_file *file)
+static uint64_t begin(struct mmapio_file *file, bool exclusive)
 {
 	uint64_t failures;
 
 	pthread_mutex_lock(&file->dirty_lock);
 	while (file->exclusive)
 		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
+	file->exclusive = exclusive;
+	while (exclusive && file->changing)
+		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
 	file->changing++;
 	failures = atomic_load(&file->failures);
 	pthread_mutex_unlock(&file->dirty_lock);
 	return failures;
+}
+
+uint64_t flush_begin(struct mmapio_file *file)
+{
+	return begin(file, false);
 }
 
 void flush_end(struct mmapio_file *file)
@@ -195,18 +203,7 @@ void flush_end(struct mmapio_file *file)
 
 uint64_t flush_begin_exclusive(struct mmapio_file *file)
 {
-	uint64_t failures;
-
-	pthread_mutex_lock(&file->dirty_lock);
-	while (file->exclusive)
-		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
-	file->exclusive = true;
-	while (file->changing)
-		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
-	file->changing++;
-	failures = atomic_load(&file->failures);
-	pthread_mutex_unlock(&file->dirty_lock);
-	return failures;
+	return begin(file, true);
 }
 
 void flush_exclusive_end(struct mmapio_file *file)

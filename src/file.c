@@ -133,6 +133,7 @@ static void detach_locked(struct files *files, struct file *file)
 		watch_remove(files->watch, mmapio_file_descriptor(file->mapped));
 	file->node->file = NULL;
 	files->count--;
+	files->clinging_count -= file->cling;
 	TAILQ_REMOVE(&files->all, file, all);
 }
 
@@ -170,6 +171,17 @@ static bool dereference(struct files *files, struct file *file, bool close_idle)
 }
 
 /*
+ * Half of the room is for the others, or a file that was just used, and is not idle yet when the
+ * next one needs a place, would push out one that clings.
+ */
+static bool too_many_cling_locked(const struct files *files)
+{
+	unsigned int most = files->nodes->room < files->limit ? files->nodes->room : files->limit;
+
+	return files->clinging_count > most / 2;
+}
+
+/*
  * Syncs and closes the file that has been idle for the longest time, or the next one if that cannot
  * go. Each gets one try, so that this ends. Whether one went.
  */
@@ -184,7 +196,9 @@ static bool evict_one(struct files *files)
 	pthread_mutex_unlock(&files->lock);
 	for (; tries > 0; tries--) {
 		pthread_mutex_lock(&files->lock);
-		file = TAILQ_FIRST(&files->idle);
+		file = too_many_cling_locked(files) ? TAILQ_FIRST(&files->clinging) : NULL;
+		if (!file)
+			file = TAILQ_FIRST(&files->idle);
 		if (!file)
 			file = TAILQ_FIRST(&files->clinging);
 		if (file)
@@ -473,14 +487,19 @@ bool file_keep(struct files *files, struct node *node)
 void file_cling(struct files *files, struct node *node)
 {
 	struct file *file;
+	bool many;
 
 	if (!S_ISREG(node->type) || (file_get(files, node, FILE_WRITE, &file) != 0 &&
 				     file_get(files, node, FILE_READ, &file) != 0))
 		return;
 	pthread_mutex_lock(&files->lock);
+	files->clinging_count += !file->cling;
 	file->cling = true; /* it is in no list: we have a reference */
+	many = too_many_cling_locked(files);
 	pthread_mutex_unlock(&files->lock);
 	file_put(files, file);
+	if (many)
+		evict_one(files);
 }
 
 int files_room(struct files *files)
@@ -537,6 +556,7 @@ void file_forgotten(struct files *files, struct node *node)
 	if (useless)
 		mmapio_discard(file->mapped);
 	pthread_mutex_lock(&files->lock);
+	files->clinging_count -= file->cling;
 	file->keep = file->cling = false;
 	file->doomed = useless; /* its release may still be under way in another thread */
 	pthread_mutex_unlock(&files->lock);

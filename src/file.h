@@ -6,7 +6,7 @@
  * A file is in use (references: requests under way), open (handles: the kernel has an open that it
  * will release), or idle, and then may be synced and closed at any time. One whose last sync failed
  * stays, since the error lives in it, and so does one whose last name is gone (keep). One that we
- * may have lost the right to open goes after all others (cling).
+ * may not be able to open again goes after all others (cling).
  *
  * Files share the room for descriptors with those of nodes (node.h). Where nothing can be closed
  * any more, opening one more file fails with ENFILE, and nothing else does.
@@ -53,7 +53,8 @@ struct files {
 	struct file_list clinging; /* lock; the same, of those that go after the others */
 	struct file_list all;	   /* lock */
 	unsigned int count;	   /* lock */
-	unsigned int limit;	   /* constant: of files, for the sake of their mappings */
+	unsigned int clinging_count; /* lock: in that list or in use */
+	unsigned int limit;	     /* constant: of files, for the sake of their mappings */
 	/* Each of the nodes whose numbers leave the same remainder: from looking whether others
 	 * have changed a file until that is known to the watch. */
 	pthread_mutex_t check_locks[CHECK_LOCKS];
@@ -99,7 +100,9 @@ void file_release(struct files *files, struct node *node);
  */
 bool file_keep(struct files *files, struct node *node);
 
-/* The right to open the file is about to go, and somebody may have it open: opens it, and clings.
+/*
+ * The right to open the file is about to go, or the name by which we could, and somebody may have it
+ * open without our knowing: opens it, and clings.
  */
 void file_cling(struct files *files, struct node *node);
 

@@ -140,7 +140,7 @@ void node_rename(struct nodes *nodes, struct node *node, struct node *parent, co
  * The name of the node in parent is gone; removed: it was the last one. descriptor is one of the
  * node, and is consumed: cached, or kept, because nothing else leads to the node any more. (One
  * that has other names is found again when one of them is looked up, as the kernel does when it
- * gets ESTALE.)
+ * gets ESTALE. Who may have it open looks nothing up: its file is to be held, or to cling.)
  */
 void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
 		 int descriptor, bool removed, bool keep);

@@ -202,7 +202,10 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	/* ACLs are enforced, and default ACLs take the place of the umask. */
 	connection->want |= connection->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 
-	fs->stateless = fs->options->io != IO_HANDLES;
+	/* The kernel says nothing of what is open then: all must be found again, wherever it is. */
+	fs->stateless =
+		fs->options->io == IO_STATELESS ||
+		(fs->options->io == IO_AUTO && fs->nodes.root->device->handles_open);
 	if (fs->stateless && (connection->capable & stateless) != stateless) {
 		if (fs->options->io == IO_STATELESS)
 			log_line(LOG_WARNING, "this kernel has no io=stateless; using io=handles");

@@ -328,6 +328,9 @@ static void victim_leave(struct fs *fs, struct node *victim, const struct held *
 		removed = S_ISDIR(victim->type) || fstat(descriptor, &st) || st.st_nlink == 0;
 		node_unlink(&fs->nodes, victim, parent->node, name, descriptor, removed,
 			    removed && !file_keep(&fs->files, victim));
+		/* Its other names need not be known, and somebody may have it open. */
+		if (!removed && fs->stateless && !victim->device->handles_open)
+			file_cling(&fs->files, victim);
 		if (S_ISDIR(victim->type))
 			flusher_folder_removed(fs->flusher, victim);
 	} else {

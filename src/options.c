@@ -304,7 +304,7 @@ void options_help(void)
 	       "                           first opened or used), mount (all, in the background)\n"
 	       "    -o prewarm_match=GLOB  only files of such a name (path, if GLOB has a '/')\n"
 	       "    -o prewarm_limit=SIZE  of each file (open), or of all (mount), at most SIZE\n"
-	       "    -o io=MODE             auto (default: stateless), stateless,\n"
+	       "    -o io=MODE             auto (default: stateless by root), stateless,\n"
 	       "                           handles: the kernel does not tell of opens, or does\n"
 	       "    -o write=METHOD        auto (default: the cheaper), store (into the mapping),\n"
 	       "                           pwrite\n"

@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 enum io_mode {
-	IO_AUTO,      /* stateless, where the kernel has it */
+	IO_AUTO,      /* stateless, where files are found again by handle */
 	IO_HANDLES,   /* the kernel tells of each open and release */
 	IO_STATELESS, /* it does not */
 };

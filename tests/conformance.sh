@@ -15,6 +15,12 @@
 set -eEuo pipefail
 export LC_ALL=C
 
+# In a mount namespace of its own: xfstests looks at all mounts, mmapfs has its own view of them, and so a
+# mount of one run could be kept busy by another.
+if [ -z "${CONFORMANCE_NAMESPACE-}" ]; then
+	CONFORMANCE_NAMESPACE=1 exec unshare --mount --propagation private "$BASH" "$0" "$@"
+fi
+
 : "${MMAPFS:?the path of the program}"
 suite=${1:?pjdfstest or xfstests} built=$(realpath "${2:?the folder of the built suite}")
 group=${3:-quick}

@@ -15,7 +15,7 @@
 #
 # Environment: MMAPFS, the program; TOOLS, the folder of the compiled tool_*.c; TESTDIR, where to
 # work (on a disk file system, or cachestat(2) shows nothing); MMAPFS_OPTIONS, further options for
-# each mount; MOUNT_PATIENCE, a factor to all limits of time (sanitizers are slow).
+# each mount; MOUNT_OTHER_IO, if set: the mode of io= that is not the default; MOUNT_PATIENCE, a factor to all limits of time (sanitizers are slow).
 #
 # What a script finds:
 #	$who		root or user
@@ -364,7 +364,11 @@ mount_record() {
 
 # Whether the kernel will not tell the daemon of opens
 is_stateless() {
-	[[ ${MMAPFS_OPTIONS-} != *io=handles* ]]
+	case ${MMAPFS_OPTIONS-} in
+	*io=handles*) return 1 ;;
+	*io=stateless*) return 0 ;;
+	*) [ "$who" = root ] ;;
+	esac
 }
 
 # Mounts; the daemon stays in the foreground, as a child of the test with its log in $log
@@ -437,4 +441,9 @@ log=$work/log
 # A background job of a shell ignores SIGINT; the daemon is not to inherit that
 program=(env --default-signal='HUP,INT,QUIT,TERM,PIPE'
 	LD_LIBRARY_PATH="$MOUNT_WORK/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" "$MOUNT_WORK/bin/mmapfs")
+if [ -n "${MOUNT_OTHER_IO-}" ]; then
+	if is_stateless; then io=handles; else io=stateless; fi
+	MMAPFS_OPTIONS=${MMAPFS_OPTIONS:+$MMAPFS_OPTIONS,}io=$io
+	unset MOUNT_OTHER_IO
+fi
 cd "$work"

@@ -158,8 +158,9 @@ def unlink_many():
 	check_all(mount)
 
 def unlink_links():
-	"the first of two links gone, of more files than there are descriptors"
+	"the first of two links gone, of more files than there are descriptors, 50 of them open"
 	some = names[1700:2300]
+	fds = {}
 	for name in some:
 		os.link(at(name), at(name) + ".link")
 		state[name + ".link"] = state[name]
@@ -168,8 +169,19 @@ def unlink_links():
 	time.sleep(1.1)
 	for name in some:
 		os.stat(at(name))
+		if name in some[-50:]:
+			fds[name] = os.open(at(name), os.O_RDWR)
 		os.unlink(at(name))
 		del state[name]
+	# Nobody looks up the names that are left
+	check_all(mount, [name for name in names if name in state])
+	for name, fd in fds.items():
+		data = state[name + ".link"] = b"changed" + state[name + ".link"][7:]
+		os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+		assert os.pwrite(fd, b"changed", 0) == 7, name
+		assert os.pread(fd, 10000, 0) == data, name
+		assert os.fstat(fd).st_nlink == 1, name
+		os.close(fd)
 	check_all(mount)
 	assert listed() == sorted(state)
 

@@ -1,13 +1,13 @@
 #!/bin/bash
 # Four threads of mixed operations that know what they have to see; and beside them four readers
 # and a writer of a file that a process outside truncates and grows in the backing folder.
-# MIXED_SECONDS says how long (20), MIXED_SEED which operations.
+# MIXED_SECONDS says how long for root, and for an ordinary user (10), MIXED_SEED which operations.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" "$((${MIXED_SECONDS:-20} + 60))" root
+. "${0%/*}/mount.sh" "$((${MIXED_SECONDS:-10} + 60))" root user
 
 # Half of the time with pwrite, half with stores into the mapping, which need the fault guard
 for options in flush=10ms flush=manual,write=store; do
-	seconds=$(((${MIXED_SECONDS:-20} + 1) / 2))
+	seconds=$(((${MIXED_SECONDS:-10} + 1) / 2))
 	mount_start "$options"
 	mkdir "$mnt/mixed"
 	"$TOOLS/tool_outside" "$mnt/shared" "$backing/shared" "$seconds" >"$work/outside" 2>&1 &
