@@ -30,6 +30,17 @@ static bool accessed(struct file *file, const struct fuse_file_info *fi)
 	return !(fi->flags & O_NOATIME) && mmapio_file_accessed(file->mapped);
 }
 
+/*
+ * Whether a read or a write goes past the kernel's cache: then alone it names the owner of locks
+ * (fuse_direct_io(), fuse_send_write_pages()). Its flags are not those with which it began:
+ * fcntl(2) may have set O_DIRECT meanwhile. To hold back the answer to a cached write, whose pages
+ * are locked until it comes, would be to wait for ever.
+ */
+static bool is_direct(const struct fuse_file_info *fi)
+{
+	return fi->lock_owner != 0;
+}
+
 /* A handle whose writes reach us without what the kernel does before a cached one. */
 #define HANDLE_DIRECT 1
 
@@ -154,7 +165,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 	shorter = error > 0;
 	if (shorter)
 		error = 0;
-	if (!(fi->flags & O_DIRECT))
+	if (!is_direct(fi))
 		file->node->has_pages = true;
 	stale = watch_is_stale(file->node);
 	/* The pages that are read are kept back from the watch until we answer. That there is a new
@@ -163,8 +174,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 	if (!error)
 		error = mmapio_slice_get_some(file->mapped, (uint64_t)offset, size, &slice);
-	if (!error && slice.length < size && watch_is_shorter(file->node) &&
-	    !(fi->flags & O_DIRECT) &&
+	if (!error && slice.length < size && watch_is_shorter(file->node) && !is_direct(fi) &&
 	    (stale || (uint64_t)offset > mmapio_file_size(file->mapped))) {
 		/* What the kernel has of an answer that is too short it shows as zeros, up to the
 		 * end that it knows. Only one that comes to the end, alone, tells it of that. */
@@ -192,7 +202,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, of
 	      struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
-	bool direct = fi->fh == HANDLE_DIRECT || (fi->flags & O_DIRECT);
+	bool direct = is_direct(fi);
 	struct file *file;
 	ssize_t count;
 	int dropped, error = use_file(fs, ino, FILE_WRITE, &file);

@@ -2,7 +2,8 @@
 /*
  * tool_aio FILE ROUNDS: writes FILE past the page cache by asynchronous requests, while a thread
  * reads it through the cache; what a write that is complete has written is what is read from then
- * on. Exit status 0 if so.
+ * on. And then by a descriptor that becomes direct and cached again all the time, at any moment of
+ * a write: each comes to its end. Exit status 0 if so.
  */
 #include "tool.h"
 
@@ -79,6 +80,39 @@ static void write_many(aio_context_t context, int fd, const char *block)
 	}
 }
 
+struct writer {
+	int fd, rounds;
+	const char *block;
+};
+
+static void *write_on(void *argument)
+{
+	const struct writer *writer = argument;
+
+	for (int round = 0; round < writer->rounds; round++)
+		/* Part of a page that is not cached: it stays locked until the answer comes. */
+		if (pwrite(writer->fd, writer->block, 512, 512) != 512)
+			fail("pwrite: %s", strerror(errno));
+	return NULL;
+}
+
+static void write_toggled(const char *path, const char *block, int rounds)
+{
+	struct writer writer = {open(path, O_RDWR), rounds, block};
+	pthread_t writers[2];
+	int flags = fcntl(writer.fd, F_GETFL);
+
+	for (int i = 0; i < 2; i++)
+		if (pthread_create(&writers[i], NULL, write_on, &writer))
+			fail("pthread_create: %s", strerror(errno));
+	while (pthread_tryjoin_np(writers[0], NULL) == EBUSY)
+		for (int i = 0; i < 100; i++)
+			if (fcntl(writer.fd, F_SETFL, flags ^ (i % 2 ? 0 : O_DIRECT)))
+				fail("fcntl: %s", strerror(errno));
+	pthread_join(writers[1], NULL);
+	close(writer.fd);
+}
+
 int main(int argc, char **argv)
 {
 	aio_context_t context = 0;
@@ -110,5 +144,6 @@ int main(int argc, char **argv)
 		write_many(context, direct, block);
 	stop = true;
 	pthread_join(reader, NULL);
+	write_toggled(argv[1], block, 100 * atoi(argv[2]));
 	return 0;
 }
