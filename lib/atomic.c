@@ -15,13 +15,15 @@ static int words_get(struct mmapio_file *file, uint64_t offset, size_t count, si
 	struct mmapio_slice shown;
 	int error;
 
+	if (!file)
+		return error_argument();
 	/* As the mapping is that the words lie in, whatever becomes of the file. */
 	*writable = atomic_load(&file->mode) != MMAPIO_READ_ONLY;
 
 	if (offset % width)
-		return -EINVAL;
+		return error_alignment(width, offset);
 	if (count > SIZE_MAX / width)
-		return -ERANGE;
+		return error_bounds(offset, UINT64_MAX, atomic_load(&file->size));
 	if (*writable)
 		return mmapio_slice_get_mut(file, offset, count * width, slice);
 	error = mmapio_slice_get(file, offset, count * width, &shown);
@@ -45,16 +47,19 @@ static int words_commit(struct mmapio_slice_mut *slice, int *changed)
 static int word_check(size_t index, size_t count, int writable)
 {
 	if (index >= count)
-		return -ERANGE;
-	return writable ? 0 : -EBADF;
+		return error_bounds(index, 1, count);
+	return writable ? 0 : error_set(MMAPIO_ERROR_MODE, -EBADF);
 }
+
+#define VIEW_CHECK(VIEW, INDEX)                                                                    \
+	((VIEW) ? word_check(INDEX, (VIEW)->count, (VIEW)->writable) : error_argument())
 
 #define MODIFY(WIDTH, NAME)                                                                        \
 	int mmapio_atomic_u##WIDTH##_##NAME(struct mmapio_atomic_u##WIDTH *view, size_t index,     \
 					    uint##WIDTH##_t operand, uint##WIDTH##_t *before)      \
 	{                                                                                          \
 		uint##WIDTH##_t old;                                                               \
-		int error = word_check(index, view->count, view->writable);                        \
+		int error = VIEW_CHECK(view, index);                                               \
                                                                                                    \
 		if (error)                                                                         \
 			return error;                                                              \
@@ -78,8 +83,9 @@ static int word_check(size_t index, size_t count, int writable)
 	{                                                                                          \
 		struct mmapio_slice_mut slice;                                                     \
 		int writable;                                                                      \
-		int error = words_get(file, offset, count, sizeof(uint##WIDTH##_t), &slice,        \
-				      &writable);                                                  \
+		int error = !view ? error_argument()                                               \
+				  : words_get(file, offset, count, sizeof(uint##WIDTH##_t),        \
+					      &slice, &writable);                                  \
                                                                                                    \
 		if (!error)                                                                        \
 			*view = (struct mmapio_atomic_u##WIDTH){slice.data, count, writable, 0,    \
@@ -89,12 +95,17 @@ static int word_check(size_t index, size_t count, int writable)
                                                                                                    \
 	int mmapio_atomic_u##WIDTH##_commit(struct mmapio_atomic_u##WIDTH *view)                   \
 	{                                                                                          \
-		return words_commit(&view->slice, &view->changed);                                 \
+		return view && view->slice.file ? words_commit(&view->slice, &view->changed)       \
+						: error_argument();                                \
 	}                                                                                          \
                                                                                                    \
 	int mmapio_atomic_u##WIDTH##_put(struct mmapio_atomic_u##WIDTH *view)                      \
 	{                                                                                          \
-		int error = view->slice.file ? words_commit(&view->slice, &view->changed) : 0;     \
+		int error;                                                                         \
+                                                                                                   \
+		if (!view)                                                                         \
+			return error_argument();                                                   \
+		error = view->slice.file ? words_commit(&view->slice, &view->changed) : 0;         \
                                                                                                    \
 		mmapio_slice_put_mut(&view->slice);                                                \
 		*view = (struct mmapio_atomic_u##WIDTH){0};                                        \
@@ -104,8 +115,10 @@ static int word_check(size_t index, size_t count, int writable)
 	int mmapio_atomic_u##WIDTH##_load(const struct mmapio_atomic_u##WIDTH *view, size_t index, \
 					  uint##WIDTH##_t *value)                                  \
 	{                                                                                          \
+		if (!view || !value)                                                               \
+			return error_argument();                                                   \
 		if (index >= view->count)                                                          \
-			return -ERANGE;                                                            \
+			return error_bounds(index, 1, view->count);                                \
 		*value = __atomic_load_n(&view->words[index], __ATOMIC_SEQ_CST);                   \
 		return 0;                                                                          \
 	}                                                                                          \
@@ -113,7 +126,7 @@ static int word_check(size_t index, size_t count, int writable)
 	int mmapio_atomic_u##WIDTH##_store(struct mmapio_atomic_u##WIDTH *view, size_t index,      \
 					   uint##WIDTH##_t value)                                  \
 	{                                                                                          \
-		int error = word_check(index, view->count, view->writable);                        \
+		int error = VIEW_CHECK(view, index);                                               \
                                                                                                    \
 		if (error)                                                                         \
 			return error;                                                              \
@@ -126,10 +139,12 @@ static int word_check(size_t index, size_t count, int writable)
 						      size_t index, uint##WIDTH##_t *expected,     \
 						      uint##WIDTH##_t desired)                     \
 	{                                                                                          \
-		int error = word_check(index, view->count, view->writable);                        \
+		int error = VIEW_CHECK(view, index);                                               \
                                                                                                    \
 		if (error)                                                                         \
 			return error;                                                              \
+		if (!expected)                                                                     \
+			return error_argument();                                                   \
 		if (!__atomic_compare_exchange_n(&view->words[index], expected, desired, false,    \
 						 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))              \
 			return 0;                                                                  \

@@ -32,7 +32,8 @@ static int kernel_copy(char *target, const char *source, size_t length, bool out
 				    : process_vm_writev(getpid(), &ours, 1, &mapped, 1, 0);
 
 		if (count <= 0)
-			return count < 0 && errno != EFAULT ? -errno : -EIO;
+			return error_set(MMAPIO_ERROR_IO,
+					 count < 0 && errno != EFAULT ? -errno : -EIO);
 		target += count;
 		source += count;
 		length -= (size_t)count;
@@ -50,7 +51,7 @@ static ssize_t read_all(int fd, char *buffer, size_t length, uint64_t offset)
 		if (count < 0 && errno == EINTR)
 			continue;
 		if (count < 0 && done == 0)
-			return -errno;
+			return error_set(MMAPIO_ERROR_IO, -errno);
 		if (count <= 0)
 			break;
 		done += (size_t)count;
@@ -68,7 +69,7 @@ static ssize_t write_all(int fd, const char *buffer, size_t length, uint64_t off
 		if (count < 0 && errno == EINTR)
 			continue;
 		if (count < 0 && done == 0)
-			return -errno;
+			return error_set(MMAPIO_ERROR_IO, -errno);
 		if (count <= 0)
 			break;
 		done += (size_t)count;
@@ -78,10 +79,13 @@ static ssize_t write_all(int fd, const char *buffer, size_t length, uint64_t off
 
 ssize_t mmapio_read(struct mmapio_file *file, uint64_t offset, void *buffer, size_t length)
 {
-	bool private = atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE;
 	struct mmapio_slice slice;
+	bool private;
 	int error;
 
+	if (!file || (!buffer && length))
+		return error_argument();
+	private = atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE;
 	if (length > SSIZE_MAX)
 		length = SSIZE_MAX;
 	for (;;) {
@@ -105,14 +109,14 @@ ssize_t mmapio_read(struct mmapio_file *file, uint64_t offset, void *buffer, siz
 		if (!error)
 			return (ssize_t)length;
 		if (error != -EIO)
-			return error;
+			return error_set(MMAPIO_ERROR_IO, error);
 		if (!private)
 			return read_all(file->fd, buffer, length, offset);
 		/* A page could not be had: because the file is shorter now, or for good. */
 		if (fstat(file->fd, &st))
-			return -errno;
+			return error_set(MMAPIO_ERROR_IO, -errno);
 		if ((uint64_t)st.st_size >= offset + length)
-			return -EIO;
+			return error_set(MMAPIO_ERROR_IO, -EIO);
 		error = mmapio_file_refresh(file, NULL);
 		if (error)
 			return error;
@@ -129,8 +133,10 @@ static ssize_t write_private(struct mmapio_file *file, uint64_t offset, const vo
 		return error;
 	error = guard_installed() ? guard_copy_in(slice.data, buffer, length)
 				  : kernel_copy(slice.data, buffer, length, false);
+	if (!error)
+		change_note(file, offset, offset + length);
 	mmapio_slice_put_mut(&slice);
-	return error ? error : (ssize_t)length;
+	return error ? error_set(MMAPIO_ERROR_IO, error) : (ssize_t)length;
 }
 
 /* The window of whole folios, as far as there is a file, around a range. */
@@ -256,9 +262,11 @@ ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buff
 	bool stored = false;
 	int error;
 
+	if (!file || (!buffer && length))
+		return error_argument();
 	switch (atomic_load(&file->mode)) {
 	case MMAPIO_READ_ONLY:
-		return -EBADF;
+		return error_set(MMAPIO_ERROR_MODE, -EBADF);
 	case MMAPIO_COPY_ON_WRITE:
 		(void)flush_begin(file);
 		count = write_private(file, offset, buffer, length);
@@ -270,7 +278,7 @@ ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buff
 	if (length > SSIZE_MAX)
 		length = SSIZE_MAX;
 	if (offset > INT64_MAX || length > INT64_MAX - offset)
-		return -EFBIG;
+		return error_set(MMAPIO_ERROR_IO, -EFBIG);
 
 	failures = flush_begin(file);
 	/* Pinned, so that no shrink comes between and leaves the file longer than its size. */
@@ -293,7 +301,7 @@ ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buff
 			size_grown_locked(file, offset + (size_t)count);
 		pthread_mutex_unlock(&file->size_lock);
 	} else {
-		count = error;
+		count = error_set(MMAPIO_ERROR_IO, error);
 	}
 	if (count <= 0) {
 		flush_end(file);
@@ -311,17 +319,17 @@ ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct m
 	ssize_t count;
 	int error;
 
+	if (!source || !target || from < 0 || to < 0)
+		return error_argument();
 	if (atomic_load(&source->mode) == MMAPIO_COPY_ON_WRITE ||
 	    atomic_load(&target->mode) != MMAPIO_READ_WRITE)
-		return -EBADF;
-	if (from < 0 || to < 0)
-		return -EINVAL;
+		return error_set(MMAPIO_ERROR_MODE, -EBADF);
 	failures = flush_begin(target);
 	/* The size may grow, and no shrink of the target may come between. */
 	pthread_mutex_lock(&target->size_lock);
 	count = copy_file_range(source->fd, &from, target->fd, &to, length, 0);
 	if (count < 0)
-		count = -errno;
+		count = error_set(MMAPIO_ERROR_IO, -errno);
 	else
 		size_grown_locked(target, (uint64_t)to);
 	pthread_mutex_unlock(&target->size_lock);

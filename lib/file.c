@@ -35,15 +35,15 @@ static int options_read(struct mmapio_options *known, const struct mmapio_option
 {
 	*known = (struct mmapio_options)MMAPIO_OPTIONS_INIT(MMAPIO_READ_ONLY);
 	if (given->size < offsetof(struct mmapio_options, policy) || given->size > sizeof(*known))
-		return -EINVAL;
+		return error_argument();
 	memcpy(known, given, given->size);
 	if (known->mode > MMAPIO_COPY_ON_WRITE || known->write_method > MMAPIO_WRITE_PWRITE ||
 	    (known->flags & ~(unsigned int)MMAPIO_LAZY))
-		return -EINVAL;
+		return error_argument();
 	if (known->mode == MMAPIO_COPY_ON_WRITE)
 		known->policy = (struct mmapio_policy){0};
 	if (known->policy.delay_ns && !known->flusher)
-		return -EINVAL;
+		return error_argument();
 	return 0;
 }
 
@@ -52,20 +52,23 @@ static int access_check(int fd, enum mmapio_mode mode, bool lazy)
 {
 	int flags = fcntl(fd, F_GETFL);
 
+	bool allowed;
+
 	if (flags < 0)
-		return -errno;
-	if (flags & O_PATH)
-		return -EBADF;
+		return error_set(MMAPIO_ERROR_IO, -errno);
 	if ((flags & O_APPEND) && mode == MMAPIO_READ_WRITE)
-		return -EINVAL;
+		return error_set(MMAPIO_ERROR_MODE, -EINVAL);
 	switch (flags & O_ACCMODE) {
 	case O_RDWR:
-		return 0;
+		allowed = true;
+		break;
 	case O_RDONLY:
-		return mode == MMAPIO_READ_WRITE ? -EBADF : 0;
+		allowed = mode != MMAPIO_READ_WRITE;
+		break;
 	default:
-		return mode == MMAPIO_READ_WRITE && lazy ? 0 : -EBADF;
+		allowed = mode == MMAPIO_READ_WRITE && lazy;
 	}
+	return allowed && !(flags & O_PATH) ? 0 : error_set(MMAPIO_ERROR_MODE, -EBADF);
 }
 
 int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options *given)
@@ -74,20 +77,23 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 	struct mmapio_file *file;
 	pthread_condattr_t monotonic;
 	struct stat st;
-	int error = options_read(&options, given);
+	int error;
 
+	if (!out || !given)
+		return error_argument();
+	error = options_read(&options, given);
 	if (!error)
 		error = access_check(fd, options.mode, options.flags & MMAPIO_LAZY);
 	if (error)
 		return error;
 	if (fstat(fd, &st))
-		return -errno;
+		return error_set(MMAPIO_ERROR_IO, -errno);
 	if (!S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+		return error_set(MMAPIO_ERROR_IO, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL);
 
 	file = aligned_alloc(_Alignof(struct mmapio_file), sizeof(*file));
 	if (!file)
-		return -ENOMEM;
+		return error_set(MMAPIO_ERROR_IO, -ENOMEM);
 	memset(file, 0, sizeof(*file));
 	atomic_init(&file->references, 1);
 	file->fd = fd;
@@ -111,6 +117,7 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 	range_set_init(&file->anew);
 	range_set_init(&file->allocated);
 	range_set_init(&file->resident);
+	range_set_init(&file->changes);
 	pthread_mutex_init(&file->sync_lock, NULL);
 	pthread_mutex_init(&file->size_lock, NULL);
 	pthread_mutex_init(&file->pin_lock, NULL);
@@ -127,7 +134,7 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 		if (error) {
 			file->fd = -1;
 			file_destroy(file);
-			return error;
+			return error_set(MMAPIO_ERROR_IO, error);
 		}
 	}
 	*out = file;
@@ -136,16 +143,31 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 
 int mmapio_open(struct mmapio_file **out, const char *path, const struct mmapio_options *options)
 {
-	int access = options->mode == MMAPIO_READ_WRITE ? O_RDWR : O_RDONLY;
-	/* O_NONBLOCK: a FIFO is to be refused, not waited for. */
-	int fd = open(path, access | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	int error;
+	int access, fd, error;
 
+	if (!out || !path || !options)
+		return error_argument();
+	access = options->mode == MMAPIO_READ_WRITE ? O_RDWR : O_RDONLY;
+	/* O_NONBLOCK: a FIFO is to be refused, not waited for. */
+	fd = open(path, access | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
-		return errno == ENXIO ? -EINVAL : -errno;
-	error = mmapio_open_fd(out, fd, options);
+		return error_set(MMAPIO_ERROR_IO, errno == ENXIO ? -EINVAL : -errno);
+	error = file_open_named(out, fd, path, options);
 	if (error)
 		close(fd);
+	return error;
+}
+
+int file_open_named(struct mmapio_file **out, int fd, const char *path,
+		    const struct mmapio_options *options)
+{
+	char *copy = strdup(path);
+	int error = copy ? mmapio_open_fd(out, fd, options) : error_set(MMAPIO_ERROR_IO, -ENOMEM);
+
+	if (error)
+		free(copy);
+	else
+		(*out)->path = copy;
 	return error;
 }
 
@@ -175,6 +197,31 @@ void mmapio_file_unref(struct mmapio_file *file)
 	pin_close(file);
 }
 
+int mmapio_file_detach(struct mmapio_file *file, int *fd)
+{
+	unsigned int only = 1;
+	int error;
+
+	if (!file || !fd)
+		return error_argument();
+	error = mmapio_flush(file); /* after which its flusher has no reference left */
+	if (error)
+		return error;
+	flush_times(file);
+	if (!atomic_compare_exchange_strong(&file->references, &only, 0))
+		return error_set(MMAPIO_ERROR_BUSY, -EBUSY);
+	if (pin_any(file)) {
+		atomic_store(&file->references, 1);
+		return error_set(MMAPIO_ERROR_BUSY, -EBUSY);
+	}
+	*fd = file->fd;
+	file->fd = -1;
+	if (file->on_close)
+		file->on_close(file->context);
+	pin_close(file);
+	return 0;
+}
+
 void file_destroy(struct mmapio_file *file)
 {
 	struct pin_block *block, *next;
@@ -197,6 +244,8 @@ void file_destroy(struct mmapio_file *file)
 	range_set_clear(&file->anew);
 	range_set_clear(&file->allocated);
 	range_set_clear(&file->resident);
+	range_set_clear(&file->changes);
+	free(file->path);
 	pthread_cond_destroy(&file->exclusive_turn);
 	pthread_cond_destroy(&file->shrink_over);
 	pthread_cond_destroy(&file->pin_released);
@@ -217,22 +266,24 @@ int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 	struct stat st;
 	int error = 0;
 
+	if (!file)
+		return error_argument();
 	if (atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE)
-		return -EBADF;
+		return error_set(MMAPIO_ERROR_MODE, -EBADF);
 	error = access_check(fd, MMAPIO_READ_WRITE, false);
 	if (error)
 		return error;
 	if (fstat(fd, &st))
-		return -errno;
+		return error_set(MMAPIO_ERROR_IO, -errno);
 	if (st.st_dev != file->device || st.st_ino != file->inode)
-		return -EINVAL;
+		return error_argument();
 
 	pthread_mutex_lock(&file->size_lock);
 	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY || is_write_only(file->fd)) {
 		/* The same number from now on means the new descriptor, so that whoever is using it
 		 * at this moment is not left with a closed one. */
 		if (dup3(fd, file->fd, O_CLOEXEC) < 0) {
-			error = -errno;
+			error = error_set(MMAPIO_ERROR_IO, -errno);
 		} else {
 			/* Who sees the mode must not get a region that cannot be written. */
 			mapping_renew_locked(file, MMAPIO_READ_WRITE);
@@ -261,6 +312,53 @@ uint64_t mmapio_file_size(const struct mmapio_file *file)
 	return atomic_load(&file->size);
 }
 
+bool mmapio_file_is_empty(const struct mmapio_file *file)
+{
+	return atomic_load(&file->size) == 0;
+}
+
+const char *mmapio_file_path(const struct mmapio_file *file)
+{
+	return file->path;
+}
+
+struct mmapio_policy mmapio_file_policy(const struct mmapio_file *file)
+{
+	return file->policy;
+}
+
+int mmapio_file_pointer(struct mmapio_file *file, void **data, size_t *length)
+{
+	uint64_t size;
+	int error;
+
+	if (!file || !data || !length)
+		return error_argument();
+	do {
+		size = atomic_load(&file->size);
+		error = mapping_reach(file, size);
+	} while (error == -ERANGE); /* it shrank in between */
+	if (error)
+		return error_set(MMAPIO_ERROR_IO, error);
+	*data = atomic_load(&file->region)->base;
+	*length = (size_t)size;
+	return 0;
+}
+
+size_t mmapio_page_size(void)
+{
+	return page_size();
+}
+
+uint64_t mmapio_align_up(uint64_t offset, uint64_t unit)
+{
+	uint64_t over = unit ? offset % unit : 0;
+
+	if (over == 0)
+		return offset;
+	return offset > UINT64_MAX - (unit - over) ? UINT64_MAX : offset + (unit - over);
+}
+
 bool mmapio_file_accessed(struct mmapio_file *file)
 {
 	uint64_t now = monotonic_coarse_ns(), before = atomic_load(&file->accessed);
@@ -275,7 +373,12 @@ bool mmapio_file_accessed(struct mmapio_file *file)
 
 int mmapio_file_set_times(struct mmapio_file *file, const struct timespec times[2])
 {
-	return flush_set_times(file, times);
+	int error;
+
+	if (!file || !times)
+		return error_argument();
+	error = flush_set_times(file, times);
+	return error ? error_set(MMAPIO_ERROR_IO, error) : 0;
 }
 
 void size_grown_locked(struct mmapio_file *file, uint64_t end)
@@ -297,7 +400,7 @@ static int size_adopt_locked(struct mmapio_file *file, struct stat *st)
 	uint64_t size = atomic_load(&file->size), found;
 
 	if (fstat(file->fd, st))
-		return -errno;
+		return error_set(MMAPIO_ERROR_IO, -errno);
 	found = (uint64_t)st->st_size;
 	if (found < size) {
 		atomic_store(&file->size, found);
@@ -316,7 +419,7 @@ static int refresh(struct mmapio_file *file, struct stat *st, bool times)
 	if (times)
 		flush_times(file);
 	if (fstat(file->fd, st))
-		return -errno;
+		return error_set(MMAPIO_ERROR_IO, -errno);
 	if (atomic_load(&file->size) != (uint64_t)st->st_size) {
 		/* A write of our own that extends the file may be half done: look again. */
 		pthread_mutex_lock(&file->size_lock);
@@ -332,14 +435,19 @@ int mmapio_file_refresh(struct mmapio_file *file, struct stat *out)
 {
 	struct stat st;
 
+	if (!file)
+		return error_argument();
 	return refresh(file, out ? out : &st, out != NULL);
 }
 
 int mmapio_file_check(struct mmapio_file *file, struct stat *out)
 {
 	struct stat st;
-	int error = refresh(file, out ? out : &st, out != NULL);
+	int error;
 
+	if (!file)
+		return error_argument();
+	error = refresh(file, out ? out : &st, out != NULL);
 	return error ? error : flush_others(file, out ? out : &st);
 }
 
@@ -398,10 +506,12 @@ int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout
 	uint64_t deadline = UINT64_MAX, failures;
 	int error;
 
+	if (!file)
+		return error_argument();
 	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE)
-		return -EBADF;
+		return error_set(MMAPIO_ERROR_MODE, -EBADF);
 	if (size > INT64_MAX)
-		return -EFBIG;
+		return error_set(MMAPIO_ERROR_RESIZE, -EFBIG);
 	if (timeout_ns != MMAPIO_FOREVER) {
 		uint64_t now = monotonic_ns();
 
@@ -423,7 +533,7 @@ int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout
 	if (!error)
 		return flush_commit(file, size, size, false, failures);
 	flush_end(file);
-	return error;
+	return error_set(error == -EBUSY ? MMAPIO_ERROR_BUSY : MMAPIO_ERROR_RESIZE, error);
 }
 
 int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, uint64_t length)
@@ -432,12 +542,14 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 	struct stat st;
 	int error = 0;
 
+	if (!file)
+		return error_argument();
 	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE)
-		return -EBADF;
+		return error_set(MMAPIO_ERROR_MODE, -EBADF);
 	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
-		return -EOPNOTSUPP;
+		return error_set(MMAPIO_ERROR_RESIZE, -EOPNOTSUPP);
 	if (offset > INT64_MAX || length > INT64_MAX - offset)
-		return -EFBIG;
+		return error_set(MMAPIO_ERROR_RESIZE, -EFBIG);
 	failures = flush_begin(file);
 	pthread_mutex_lock(&file->size_lock);
 	if (fallocate(file->fd, mode, (off_t)offset, (off_t)length))
@@ -451,5 +563,5 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 	if (!error)
 		return flush_commit(file, offset, offset, false, failures);
 	flush_end(file);
-	return error;
+	return error_set(MMAPIO_ERROR_RESIZE, error);
 }

@@ -52,6 +52,7 @@ struct mmapio_file {
 	unsigned int flags;		       /* constant */
 	dev_t device;			       /* constant */
 	ino_t inode;			       /* constant */
+	char *path;			       /* constant; NULL: it was opened without one */
 	struct mmapio_policy policy;	       /* constant */
 	enum mmapio_write_method write_method; /* constant */
 	struct mmapio_flusher *flusher;	       /* constant */
@@ -89,15 +90,16 @@ struct mmapio_file {
 	_Atomic uint64_t failures; /* written under dirty_lock: syncs that failed */
 	/* All of these: dirty_lock. */
 	struct range_set dirty;
-	struct range_set failed; /* in doubt since a sync failed */
-	struct range_set anew;	 /* written since failed was no longer empty; never too much */
-	bool inode_dirty;	 /* size or allocation changed since the last sync */
-	bool inode_failed;	 /* such a change is in doubt */
-	bool inode_anew;	 /* anything was changed, and so the inode, since it is in doubt */
-	int failed_error;	 /* positive errno; 0 while nothing is in doubt */
-	int last_error;		 /* positive errno of the last sync that failed */
-	bool syncing;		 /* a system call for what is in flight is under way */
-	uint64_t writes;	 /* since the last flush of the whole file */
+	struct range_set failed;  /* in doubt since a sync failed */
+	struct range_set anew;	  /* written since failed was no longer empty; never too much */
+	bool inode_dirty;	  /* size or allocation changed since the last sync */
+	bool inode_failed;	  /* such a change is in doubt */
+	bool inode_anew;	  /* anything was changed, and so the inode, since it is in doubt */
+	struct range_set changes; /* of a copy-on-write file */
+	int failed_error;	  /* positive errno; 0 while nothing is in doubt */
+	int last_error;		  /* positive errno of the last sync that failed */
+	bool syncing;		  /* a system call for what is in flight is under way */
+	uint64_t writes;	  /* since the last flush of the whole file */
 	struct range_set allocated; /* known not to be holes; may be less than there is */
 	struct range_set resident;  /* were in memory at resident_since, or a little later */
 	uint64_t resident_since;    /* CLOCK_MONOTONIC in ns */
@@ -132,6 +134,10 @@ static inline uint64_t round_up(uint64_t offset, uint64_t unit)
 size_t page_size(void);
 uint64_t monotonic_ns(void);
 uint64_t monotonic_coarse_ns(void); /* cheaper, and up to some milliseconds behind */
+
+/* file.c: mmapio_open_fd() of a descriptor that path led to. */
+int file_open_named(struct mmapio_file **out, int fd, const char *path,
+		    const struct mmapio_options *options);
 
 /* file.c: closes what the last reference left, when no pin is left either. */
 void file_destroy(struct mmapio_file *file);
@@ -182,6 +188,12 @@ void pin_retire(struct mmapio_file *file, struct region *region);
 
 /* No reference is left: destroys the file now, or with the last pin. */
 void pin_close(struct mmapio_file *file);
+
+/* Whether anything is pinned, at this moment. */
+bool pin_any(struct mmapio_file *file);
+
+/* change.c: [start, end) of a copy-on-write file has been changed. Takes dirty_lock. */
+void change_note(struct mmapio_file *file, uint64_t start, uint64_t end);
 
 /* flush.c */
 

@@ -281,6 +281,7 @@ void flush_truncated(struct mmapio_file *file, uint64_t size)
 	range_set_remove(&file->failed, size, UINT64_MAX);
 	range_set_remove(&file->anew, size, UINT64_MAX);
 	range_set_remove(&file->allocated, size, UINT64_MAX);
+	range_set_remove(&file->changes, size, UINT64_MAX);
 	if (!in_doubt_locked(file))
 		file->failed_error = 0;
 	/* What is read-only is nobody's to sync. */
@@ -449,7 +450,7 @@ static int sync_file(struct mmapio_file *file, uint64_t start, uint64_t end, enu
 	range_set_clear(&doubt);
 	if (cancelled)
 		mmapio_file_unref(file);
-	return result;
+	return result ? error_set(MMAPIO_ERROR_FLUSH, result) : 0;
 }
 
 void mmapio_discard(struct mmapio_file *file)
@@ -473,6 +474,8 @@ void mmapio_discard(struct mmapio_file *file)
 
 int mmapio_flush(struct mmapio_file *file)
 {
+	if (!file)
+		return error_argument();
 	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE)
 		return 0;
 	return sync_file(file, 0, UINT64_MAX, SYNC_DATA, false);
@@ -480,15 +483,18 @@ int mmapio_flush(struct mmapio_file *file)
 
 int mmapio_flush_range(struct mmapio_file *file, uint64_t offset, uint64_t length)
 {
-	uint64_t size = atomic_load(&file->size), start, end;
+	uint64_t size, start, end;
 
+	if (!file)
+		return error_argument();
+	size = atomic_load(&file->size);
 	if (offset > size || length > size - offset) {
 		/* What a slice holds is inside until the slice is released. */
 		pthread_mutex_lock(&file->size_lock);
 		size = size_held_locked(file);
 		pthread_mutex_unlock(&file->size_lock);
 		if (offset > size || length > size - offset)
-			return -ERANGE;
+			return error_bounds(offset, length, size);
 	}
 	if (atomic_load(&file->mode) != MMAPIO_READ_WRITE || length == 0)
 		return 0;
@@ -499,6 +505,8 @@ int mmapio_flush_range(struct mmapio_file *file, uint64_t offset, uint64_t lengt
 
 int mmapio_sync(struct mmapio_file *file, bool metadata)
 {
+	if (!file)
+		return error_argument();
 	if (atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE)
 		return 0;
 	return sync_file(file, 0, UINT64_MAX, metadata ? SYNC_METADATA : SYNC_DATA, true);
@@ -518,6 +526,8 @@ int mmapio_dirty_next(struct mmapio_file *file, uint64_t *offset, uint64_t *leng
 {
 	const struct range *range;
 
+	if (!file || !offset || !length)
+		return error_argument();
 	pthread_mutex_lock(&file->dirty_lock);
 	range = range_set_next(&file->dirty, *offset);
 	if (range) {
@@ -532,6 +542,8 @@ int mmapio_file_error(struct mmapio_file *file)
 {
 	int error;
 
+	if (!file)
+		return error_argument();
 	pthread_mutex_lock(&file->dirty_lock);
 	error = -file->failed_error;
 	pthread_mutex_unlock(&file->dirty_lock);

@@ -108,13 +108,16 @@ static void *flusher_run(void *argument)
 
 int mmapio_flusher_new(struct mmapio_flusher **out)
 {
-	struct mmapio_flusher *flusher = malloc(sizeof(*flusher));
+	struct mmapio_flusher *flusher;
 	pthread_condattr_t monotonic;
 	sigset_t all, before;
 	int error;
 
+	if (!out)
+		return error_argument();
+	flusher = malloc(sizeof(*flusher));
 	if (!flusher)
-		return -ENOMEM;
+		return error_set(MMAPIO_ERROR_IO, -ENOMEM);
 	pthread_mutex_init(&flusher->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -132,7 +135,7 @@ int mmapio_flusher_new(struct mmapio_flusher **out)
 		pthread_cond_destroy(&flusher->changed);
 		pthread_mutex_destroy(&flusher->lock);
 		free(flusher);
-		return -error;
+		return error_set(MMAPIO_ERROR_IO, -error);
 	}
 	*out = flusher;
 	return 0;

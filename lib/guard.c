@@ -76,7 +76,7 @@ int mmapio_guard_install(void)
 		sigemptyset(&action.sa_mask);
 		/* Two steps, so that the handler never runs before it knows its predecessor. */
 		if (sigaction(SIGBUS, NULL, &before) || sigaction(SIGBUS, &action, NULL))
-			return -errno;
+			return error_set(MMAPIO_ERROR_IO, -errno);
 	}
 	atomic_fetch_add(&installed, 1);
 	return 0;

@@ -241,6 +241,34 @@ int mmapio_open(struct mmapio_file **out, const char *path,
 int mmapio_open_fd(struct mmapio_file **out, int fd,
 		   const struct mmapio_options *options) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 3);
 
+/*
+ * Opens path as mmapio_open(), or makes it: of this size (a hole), with permissions as open(2) has
+ * them, umask included. Whoever else opens it at the same moment sees it as long as that from the
+ * start, or makes it himself and is opened here: an existing file is never cut. *created, which may
+ * be NULL: whether it was made here. As mmapio_open(); -ENOENT: the folder is not there, or the
+ * name is a link to nowhere; -EFBIG, -ENOSPC, ...: what open(2), ftruncate(2) and link(2) return.
+ */
+int mmapio_open_or_create(struct mmapio_file **out, const char *path, uint64_t size,
+			  mode_t permissions, const struct mmapio_options *options,
+			  bool *created) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2, 5);
+
+/*
+ * Makes path, or empties it if it is there, and opens it with this size, all zeros. (A file that
+ * was there keeps its permissions. After an error it may be there, and empty.) As
+ * mmapio_open_or_create().
+ */
+int mmapio_create(struct mmapio_file **out, const char *path, uint64_t size, mode_t permissions,
+		  const struct mmapio_options *options) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2, 5);
+
+/*
+ * A file of this size, all zeros, that has no name and lives in memory: memfd_create(2). It goes
+ * with its last reference, and the last process that was given its descriptor. Flushing it
+ * succeeds. 0; as mmapio_open_fd(); what memfd_create(2) and ftruncate(2) return.
+ */
+int mmapio_open_anonymous(struct mmapio_file **out, uint64_t size,
+			  const struct mmapio_options *options) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 3);
+
 /* One more reference, to be given back with mmapio_file_unref(). Returns file. */
 struct mmapio_file *mmapio_file_ref(struct mmapio_file *file) MMAPIO_NONNULL(1);
 
@@ -252,6 +280,14 @@ struct mmapio_file *mmapio_file_ref(struct mmapio_file *file) MMAPIO_NONNULL(1);
  * NULL is fine.
  */
 void mmapio_file_unref(struct mmapio_file *file);
+
+/*
+ * Closes the file and gives its descriptor, in *fd, to the caller: for whoever has the only
+ * reference, and holds no slice. It is flushed before. What was changed in a copy-on-write file is
+ * lost. 0: file is gone; else it is as it was: -EBUSY: somebody else has a reference, or slices are
+ * held; or as mmapio_flush().
+ */
+int mmapio_file_detach(struct mmapio_file *file, int *fd) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
 
 /*
  * Makes a file read-write that was opened for reading or for writing only, with a descriptor of the
@@ -271,6 +307,29 @@ int mmapio_file_descriptor(const struct mmapio_file *file) MMAPIO_NONNULL(1);
 
 /* The size in bytes, as this handle knows it: see mmapio_file_refresh(). */
 uint64_t mmapio_file_size(const struct mmapio_file *file) MMAPIO_NONNULL(1);
+bool mmapio_file_is_empty(const struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/* The path that it was opened by, which may be another's by now; NULL: there was none. The file's
+ * own, valid until the last reference is given back. */
+const char *mmapio_file_path(const struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/* The policy that it was opened with; that of a copy-on-write file is manual. */
+struct mmapio_policy mmapio_file_policy(const struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
+ * The way out: where the file's bytes are mapped now, and how many there are. Nothing guards what
+ * is done with it: it is valid until the file changes its size or mode, by whomever, or is closed;
+ * may be stored to if the mode allows it; and what is stored does not count for flushing until it
+ * is committed by a slice of its own, or all of the file is synced (mmapio_sync()). 0; -ENODEV,
+ * -ENOMEM as mmapio_slice_get().
+ */
+int mmapio_file_pointer(struct mmapio_file *file, void **data, size_t *length) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2, 3);
+
+/* The size of a page of memory, and the next multiple of unit from offset on (offset itself if it
+ * is one, or if unit is 0; UINT64_MAX if there is none). */
+size_t mmapio_page_size(void);
+uint64_t mmapio_align_up(uint64_t offset, uint64_t unit);
 
 /*
  * Takes note of what others did to the file: adopts its size (that of a copy-on-write file can
@@ -388,7 +447,7 @@ void mmapio_slice_put_mut(struct mmapio_slice_mut *slice) MMAPIO_NONNULL(1);
  * threads may commit one slice at once. If a sync of the file has failed since the slice was taken,
  * or last committed, the bytes may have been what failed, and are in doubt at once (see
  * mmapio_flush()): to write them anew, store them once more and commit again. On a copy-on-write
- * file nothing happens.
+ * file they are changed from now on (mmapio_changes_next()), and nothing else happens.
  * 0; -ERANGE: outside the slice; or the error of a flush that the policy asked for, the bytes then
  * being dirty or in doubt.
  */
@@ -710,6 +769,67 @@ int mmapio_dirty_next(struct mmapio_file *file, uint64_t *offset, uint64_t *leng
 
 /* The error that stays with the file (see mmapio_flush()): 0 or a negative errno. */
 int mmapio_file_error(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/* --- Changes of a copy-on-write file ---------------------------------------------------------- */
+
+/*
+ * The first range that was changed in a copy-on-write file (written, or committed) and ends after
+ * *offset, as mmapio_dirty_next(). 1: *offset and *length are set; 0: there is none; -EINVAL. Where
+ * memory ran out, unchanged bytes between two changes may have been taken for changed.
+ */
+int mmapio_changes_next(struct mmapio_file *file, uint64_t *offset, uint64_t *length)
+	MMAPIO_NONNULL(1, 2, 3);
+
+/* How many bytes that is. */
+uint64_t mmapio_changes_bytes(struct mmapio_file *file) MMAPIO_NONNULL(1);
+
+/*
+ * Writes what was changed in view into the file itself, by a read-write handle of the same file,
+ * whose flush policy applies. From then on it is no change any more, and its pages follow the file
+ * again. What others change in view meanwhile is for the next commit; nobody may hold a mutable
+ * slice of view with stores that are not committed, for these may be lost. 0; -EBADF: view is not
+ * copy-on-write, or target not read-write; -EINVAL: of another file; else an error of
+ * mmapio_write(): some of it may have been written then, and all is still a change.
+ */
+int mmapio_changes_commit(struct mmapio_file *view, struct mmapio_file *target) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2);
+
+/*
+ * Forgets all that was changed: the bytes are those of the file again, under slices that are held
+ * too. 0; -EBADF: not copy-on-write; -ENOMEM.
+ */
+int mmapio_changes_discard(struct mmapio_file *file) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/* --- Files as a whole ------------------------------------------------------------------------- */
+
+/*
+ * Reads all of a file into memory: *data is the caller's, to be given to free(3), and not NULL,
+ * also if *length is 0. 0; -ENOMEM; as mmapio_open() and mmapio_read().
+ */
+int mmapio_load(const char *path, void **data, size_t *length) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2, 3);
+
+/*
+ * Makes a file of these bytes, with permissions as open(2) has them, in the place of what has that
+ * name: who opens path sees what was there before, or all of this, also after a power cut at any
+ * moment. It is a new file: other names of the one before, its owner and attributes stay behind; a
+ * symbolic link is replaced itself. It is made in the same folder, under a name that begins with
+ * ".mmapio-" until it is whole.
+ * 0: it is on the disk; else nothing has changed, but for an error of kind MMAPIO_ERROR_FLUSH the
+ * name may be the new file's already. What open(2), write(2), fsync(2) and rename(2) return.
+ */
+int mmapio_save(const char *path, const void *data, size_t length,
+		mode_t permissions) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
+
+/*
+ * The same with the contents of another file, in the kernel (copy_file_range(2)); holes stay holes.
+ * Also -EISDIR, -EINVAL: source is no regular file.
+ */
+int mmapio_copy_file(const char *source, const char *target, mode_t permissions) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2);
+
+/* unlink(2). Who has the file open keeps it. */
+int mmapio_remove(const char *path) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
 
 /* --- Prewarming ------------------------------------------------------------------------------- */
 

@@ -229,6 +229,15 @@ void pin_retire(struct mmapio_file *file, struct region *region)
 	pthread_mutex_unlock(&file->pin_lock);
 }
 
+bool pin_any(struct mmapio_file *file)
+{
+	for (struct pin_block *block = &file->pins; block; block = block_next(block))
+		for (size_t i = 0; i < PIN_SLOTS; i++)
+			if (atomic_load(&block->slots[i].end))
+				return true;
+	return false;
+}
+
 void pin_close(struct mmapio_file *file)
 {
 	bool last;

@@ -63,6 +63,8 @@ int mmapio_policy_parse(struct mmapio_policy *out, const char *text)
 	unsigned int seen = 0;
 	int range_error = 0;
 
+	if (!out || !text)
+		return error_argument();
 	if (strcmp(text, "manual") == 0 || strcmp(text, "never") == 0) {
 		*out = policy;
 		return 0;
@@ -78,13 +80,13 @@ int mmapio_policy_parse(struct mmapio_policy *out, const char *text)
 		if (error == -ERANGE)
 			range_error = error; /* unless the form of the rest is wrong */
 		else if (error)
-			return error;
+			return error_set(MMAPIO_ERROR_ARGUMENT, error);
 		if (*text == '\0')
 			break;
 		text++;
 	}
 	if (range_error)
-		return range_error;
+		return error_set(MMAPIO_ERROR_ARGUMENT, range_error);
 	*out = policy;
 	return 0;
 }
@@ -97,10 +99,13 @@ static uint64_t round_up(uint64_t number, uint64_t factor)
 
 int mmapio_policy_format(const struct mmapio_policy *policy, char *text, size_t size)
 {
-	struct mmapio_policy rounded = *policy;
+	struct mmapio_policy rounded;
 	char whole[MMAPIO_POLICY_TEXT];
 	size_t length = 0;
 
+	if (!policy || !text)
+		return error_argument();
+	rounded = *policy;
 	rounded.delay_ns = round_up(policy->delay_ns, 1000);
 	rounded.bytes = round_up(policy->bytes, 1024);
 	if (policy->always)
@@ -118,7 +123,7 @@ int mmapio_policy_format(const struct mmapio_policy *policy, char *text, size_t 
 	if (length == 0)
 		length = (size_t)snprintf(whole, sizeof(whole), "manual");
 	if (length >= size)
-		return -ERANGE;
+		return error_set(MMAPIO_ERROR_ARGUMENT, -ERANGE);
 	memcpy(text, whole, length + 1);
 	return (int)length;
 }

@@ -16,16 +16,18 @@ static int slice_take(struct mmapio_file *file, uint64_t offset, size_t length, 
 
 	if (length == 0) {
 		if (offset > atomic_load(&file->size))
-			return -ERANGE;
+			return error_bounds(offset, length, atomic_load(&file->size));
 		*data = nothing;
 		*pin = NULL;
 		return 0;
 	}
 	if (offset > INT64_MAX || length > INT64_MAX - offset)
-		return -ERANGE;
+		return error_bounds(offset, length, atomic_load(&file->size));
 	error = pin_take(file, offset + length, true, &slot, &region);
+	if (error == -ERANGE)
+		return error_bounds(offset, length, atomic_load(&file->size));
 	if (error)
-		return error;
+		return error_set(MMAPIO_ERROR_IO, error);
 	*data = region->base + offset;
 	*pin = slot;
 	return 0;
@@ -35,8 +37,11 @@ int mmapio_slice_get(struct mmapio_file *file, uint64_t offset, size_t length,
 		     struct mmapio_slice *slice)
 {
 	void *data, *pin;
-	int error = slice_take(file, offset, length, &data, &pin);
+	int error;
 
+	if (!file || !slice)
+		return error_argument();
+	error = slice_take(file, offset, length, &data, &pin);
 	if (!error)
 		*slice = (struct mmapio_slice){data, length, offset, file, pin};
 	return error;
@@ -47,6 +52,8 @@ int mmapio_slice_get_some(struct mmapio_file *file, uint64_t offset, size_t leng
 {
 	int error;
 
+	if (!file || !slice)
+		return error_argument();
 	do {
 		uint64_t size = atomic_load(&file->size);
 		uint64_t there = offset < size ? size - offset : 0;
@@ -67,8 +74,10 @@ int mmapio_slice_get_mut(struct mmapio_file *file, uint64_t offset, size_t lengt
 	void *data, *pin;
 	int error;
 
+	if (!file || !slice)
+		return error_argument();
 	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY)
-		return -EBADF;
+		return error_set(MMAPIO_ERROR_MODE, -EBADF);
 	error = slice_take(file, offset, length, &data, &pin);
 	if (!error)
 		*slice = (struct mmapio_slice_mut){
@@ -85,25 +94,39 @@ static void slice_release(struct mmapio_file *file, void *pin)
 
 void mmapio_slice_put(struct mmapio_slice *slice)
 {
+	if (!slice)
+		return;
 	slice_release(slice->file, slice->pin);
 	*slice = (struct mmapio_slice){0};
 }
 
 void mmapio_slice_put_mut(struct mmapio_slice_mut *slice)
 {
+	if (!slice)
+		return;
 	slice_release(slice->file, slice->pin);
 	*slice = (struct mmapio_slice_mut){0};
 }
 
 int mmapio_commit(struct mmapio_slice_mut *slice, size_t offset, size_t length)
 {
-	struct mmapio_file *file = slice->file;
-	uint64_t start = slice->offset + offset, failures = slice->failures;
+	struct mmapio_file *file = slice ? slice->file : NULL;
+	uint64_t start, failures;
 
+	if (!file)
+		return error_argument();
+	start = slice->offset + offset;
+	failures = slice->failures;
 	if (offset > slice->length || length > slice->length - offset)
-		return -ERANGE;
-	if (length == 0 || atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE)
+		return error_bounds(offset, length, slice->length);
+	if (length == 0)
 		return 0;
+	if (atomic_load(&file->mode) == MMAPIO_COPY_ON_WRITE) {
+		(void)flush_begin(file);
+		change_note(file, start, start + length);
+		flush_end(file);
+		return 0;
+	}
 	/* What is stored from here on is not what an earlier sync failed with. */
 	slice->failures = flush_begin(file);
 	return flush_commit(file, start, start + length, true, failures);

@@ -58,6 +58,8 @@ static int touch_slice(struct mmapio_file *file, const struct mmapio_slice *slic
 
 int mmapio_touch(struct mmapio_file *file, uint64_t offset, uint64_t length)
 {
+	if (!file)
+		return error_argument();
 	while (length) {
 		size_t piece = length < PIECE ? (size_t)length : PIECE;
 		struct mmapio_slice slice;
@@ -70,7 +72,7 @@ int mmapio_touch(struct mmapio_file *file, uint64_t offset, uint64_t length)
 			error = touch_slice(file, &slice);
 		mmapio_slice_put(&slice);
 		if (error)
-			return error;
+			return error_set(MMAPIO_ERROR_IO, error);
 		if (piece == 0)
 			break;
 		offset += piece;

@@ -10,24 +10,28 @@
 int mmapio_segment_init(struct mmapio_segment *segment, struct mmapio_file *file, uint64_t offset,
 			uint64_t length)
 {
+	if (!segment || !file)
+		return error_argument();
 	if (offset > INT64_MAX || length > INT64_MAX - offset)
-		return -ERANGE;
+		return error_bounds(offset, length, INT64_MAX);
 	*segment = (struct mmapio_segment){file, offset, length};
 	return 0;
 }
 
 bool mmapio_segment_is_valid(const struct mmapio_segment *segment)
 {
-	return segment->offset + segment->length <= atomic_load(&segment->file->size);
+	return segment && segment->offset + segment->length <= atomic_load(&segment->file->size);
 }
 
 /* The place of a range of the segment in the file. 0 or -ERANGE. */
 static int segment_place(const struct mmapio_segment *segment, uint64_t offset, uint64_t length,
 			 uint64_t *place)
 {
-	if (offset > segment->length || length > segment->length - offset ||
-	    !mmapio_segment_is_valid(segment))
-		return -ERANGE;
+	if (offset > segment->length || length > segment->length - offset)
+		return error_bounds(offset, length, segment->length);
+	if (!mmapio_segment_is_valid(segment))
+		return error_bounds(segment->offset, segment->length,
+				    atomic_load(&segment->file->size));
 	*place = segment->offset + offset;
 	return 0;
 }
@@ -36,8 +40,11 @@ int mmapio_segment_slice(const struct mmapio_segment *segment, uint64_t offset, 
 			 struct mmapio_slice *slice)
 {
 	uint64_t place;
-	int error = segment_place(segment, offset, length, &place);
+	int error;
 
+	if (!segment || !slice)
+		return error_argument();
+	error = segment_place(segment, offset, length, &place);
 	return error ? error : mmapio_slice_get(segment->file, place, length, slice);
 }
 
@@ -45,8 +52,11 @@ int mmapio_segment_slice_mut(const struct mmapio_segment *segment, uint64_t offs
 			     struct mmapio_slice_mut *slice)
 {
 	uint64_t place;
-	int error = segment_place(segment, offset, length, &place);
+	int error;
 
+	if (!segment || !slice)
+		return error_argument();
+	error = segment_place(segment, offset, length, &place);
 	return error ? error : mmapio_slice_get_mut(segment->file, place, length, slice);
 }
 
@@ -67,8 +77,11 @@ ssize_t mmapio_segment_read(const struct mmapio_segment *segment, uint64_t offse
 			    size_t length)
 {
 	uint64_t place;
-	int error = segment_clamp(segment, offset, &length, &place);
+	int error;
 
+	if (!segment || !buffer)
+		return error_argument();
+	error = segment_clamp(segment, offset, &length, &place);
 	return error ? error : mmapio_read(segment->file, place, buffer, length);
 }
 
@@ -76,8 +89,11 @@ ssize_t mmapio_segment_write(const struct mmapio_segment *segment, uint64_t offs
 			     const void *buffer, size_t length)
 {
 	uint64_t place;
-	int error = segment_clamp(segment, offset, &length, &place);
+	int error;
 
+	if (!segment || !buffer)
+		return error_argument();
+	error = segment_clamp(segment, offset, &length, &place);
 	return error ? error : mmapio_write(segment->file, place, buffer, length);
 }
 
@@ -85,8 +101,11 @@ ssize_t mmapio_segment_write(const struct mmapio_segment *segment, uint64_t offs
 
 ssize_t mmapio_cursor_read(struct mmapio_cursor *cursor, void *buffer, size_t length)
 {
-	ssize_t count = mmapio_read(cursor->file, cursor->position, buffer, length);
+	ssize_t count;
 
+	if (!cursor)
+		return error_argument();
+	count = mmapio_read(cursor->file, cursor->position, buffer, length);
 	if (count > 0)
 		cursor->position += (uint64_t)count;
 	return count;
@@ -94,8 +113,11 @@ ssize_t mmapio_cursor_read(struct mmapio_cursor *cursor, void *buffer, size_t le
 
 ssize_t mmapio_cursor_write(struct mmapio_cursor *cursor, const void *buffer, size_t length)
 {
-	ssize_t count = mmapio_write(cursor->file, cursor->position, buffer, length);
+	ssize_t count;
 
+	if (!cursor)
+		return error_argument();
+	count = mmapio_write(cursor->file, cursor->position, buffer, length);
 	if (count > 0)
 		cursor->position += (uint64_t)count;
 	return count;
@@ -105,6 +127,8 @@ int mmapio_cursor_seek(struct mmapio_cursor *cursor, int64_t distance, int whenc
 {
 	uint64_t from;
 
+	if (!cursor || !cursor->file)
+		return error_argument();
 	switch (whence) {
 	case SEEK_SET:
 		from = 0;
@@ -116,12 +140,12 @@ int mmapio_cursor_seek(struct mmapio_cursor *cursor, int64_t distance, int whenc
 		from = atomic_load(&cursor->file->size);
 		break;
 	default:
-		return -EINVAL;
+		return error_argument();
 	}
 	if (distance < 0 && from < -(uint64_t)distance)
-		return -EINVAL;
+		return error_argument();
 	if (from > INT64_MAX || (distance > 0 && (uint64_t)distance > INT64_MAX - from))
-		return -EOVERFLOW;
+		return error_set(MMAPIO_ERROR_BOUNDS, -EOVERFLOW);
 	cursor->position = from + (uint64_t)distance;
 	return 0;
 }

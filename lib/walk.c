@@ -11,8 +11,8 @@ static int walk_begin(struct mmapio_chunks *chunks, struct mmapio_file *file, ui
 	const size_t most = length < SSIZE_MAX ? (size_t)length : SSIZE_MAX;
 	int error;
 
-	if (chunk == 0)
-		return -EINVAL;
+	if (!chunks || chunk == 0)
+		return error_argument();
 	error = mmapio_slice_get_some(file, offset, most, &chunks->slice);
 	if (error)
 		return error;
@@ -39,7 +39,7 @@ int mmapio_pages_begin(struct mmapio_chunks *chunks, struct mmapio_file *file, u
 
 size_t mmapio_chunks_left(const struct mmapio_chunks *chunks)
 {
-	const size_t left = chunks->slice.length - chunks->done;
+	const size_t left = chunks ? chunks->slice.length - chunks->done : 0;
 
 	if (left == 0)
 		return 0;
@@ -50,7 +50,7 @@ size_t mmapio_chunks_left(const struct mmapio_chunks *chunks)
 
 bool mmapio_chunks_next(struct mmapio_chunks *chunks, struct mmapio_chunk *chunk)
 {
-	const size_t left = chunks->slice.length - chunks->done;
+	const size_t left = chunks && chunk ? chunks->slice.length - chunks->done : 0;
 
 	if (left == 0)
 		return false;
@@ -64,6 +64,8 @@ bool mmapio_chunks_next(struct mmapio_chunks *chunks, struct mmapio_chunk *chunk
 
 void mmapio_chunks_end(struct mmapio_chunks *chunks)
 {
+	if (!chunks)
+		return;
 	mmapio_slice_put(&chunks->slice);
 	chunks->done = 0;
 }
@@ -97,10 +99,10 @@ int mmapio_chunks_change(struct mmapio_file *file, uint64_t offset, uint64_t len
 	size_t done = 0;
 	int error, result = 0;
 
-	if (chunk == 0)
-		return -EINVAL;
+	if (!file || !change || chunk == 0)
+		return error_argument();
 	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY)
-		return -EBADF;
+		return error_set(MMAPIO_ERROR_MODE, -EBADF);
 	failures = flush_begin_exclusive(file);
 	error = slice_get_mut_some(file, offset, length, &slice);
 	if (error) {
@@ -116,10 +118,13 @@ int mmapio_chunks_change(struct mmapio_file *file, uint64_t offset, uint64_t len
 	}
 	/* What the policy wants may run on_error, which may use the file. */
 	flush_exclusive_end(file);
-	if (done && atomic_load(&file->mode) == MMAPIO_READ_WRITE)
+	if (done && atomic_load(&file->mode) == MMAPIO_READ_WRITE) {
 		error = flush_commit(file, slice.offset, slice.offset + done, true, failures);
-	else
+	} else {
+		if (done)
+			change_note(file, slice.offset, slice.offset + done);
 		flush_end(file);
+	}
 	mmapio_slice_put_mut(&slice);
 	return result ? result : error;
 }
