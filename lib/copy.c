@@ -330,7 +330,7 @@ ssize_t mmapio_copy(struct mmapio_file *source, uint64_t source_offset, struct m
 	count = copy_file_range(source->fd, &from, target->fd, &to, length, 0);
 	if (count < 0)
 		count = error_set(MMAPIO_ERROR_IO, -errno);
-	else
+	else if (count > 0)
 		size_grown_locked(target, (uint64_t)to);
 	pthread_mutex_unlock(&target->size_lock);
 	if (count <= 0) {
