@@ -18,7 +18,7 @@
 #ifndef FILE_H
 #define FILE_H
 
-#include "mmapio.h"
+#include "error.h"
 #include "range.h"
 
 #include <pthread.h>

@@ -6,7 +6,7 @@
  */
 #include "guard.h"
 
-#include "mmapio.h"
+#include "error.h"
 
 #include <errno.h>
 #include <setjmp.h>

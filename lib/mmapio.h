@@ -15,6 +15,8 @@
  *   A range is [offset, offset + length). It is outside the file, -ERANGE, when offset + length is
  *   beyond the size (also where the sum overflows). An empty range at the end is inside.
  *   A call that needs a mode which the file does not have returns -EBADF, as write(2) does.
+ *   A NULL where none is allowed gives -EINVAL where a call can say so.
+ *   What exactly was wrong: mmapio_error_last().
  *   Every call may be made from any thread at any time, on the same file too, unless it says
  *   otherwise. No call may be made from a signal handler.
  *   The library starts no thread but in mmapio_flusher_new(), and installs no signal handler but in
@@ -43,12 +45,64 @@ extern "C" {
 
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
-#define MMAPIO_MUST_CHECK   __attribute__((warn_unused_result))
+#define MMAPIO_MUST_CHECK __attribute__((warn_unused_result))
+#ifdef MMAPIO_LIBRARY /* the library itself checks them */
+#define MMAPIO_NONNULL(...)
+#else
 #define MMAPIO_NONNULL(...) __attribute__((nonnull(__VA_ARGS__)))
+#endif
 #else
 #define MMAPIO_MUST_CHECK
 #define MMAPIO_NONNULL(...)
 #endif
+
+/* --- Errors ----------------------------------------------------------------------------------- */
+
+enum mmapio_error_kind {
+	MMAPIO_ERROR_NONE,
+	MMAPIO_ERROR_ARGUMENT, /* not allowed whatever the file: a NULL, an unknown flag, ... */
+	MMAPIO_ERROR_IO,       /* opening, mapping, reading, writing; memory */
+	MMAPIO_ERROR_MODE,     /* the file is not open in a mode that the call needs */
+	MMAPIO_ERROR_BOUNDS, /* outside the file, slice, segment or view: see offset, length, total
+			      */
+	MMAPIO_ERROR_ALIGNMENT, /* see offset, required */
+	MMAPIO_ERROR_FLUSH,	/* a sync failed, or what failed earlier is still in doubt */
+	MMAPIO_ERROR_RESIZE,	/* a change of size or allocation */
+	MMAPIO_ERROR_ADVICE,
+	MMAPIO_ERROR_LOCK,
+	MMAPIO_ERROR_UNLOCK,
+	MMAPIO_ERROR_WATCH,
+	MMAPIO_ERROR_BUSY, /* it is in use: shared, closed for good, slices are held */
+};
+
+/* Set size before a call, with MMAPIO_ERROR_INIT; it can grow in later versions. */
+struct mmapio_error {
+	size_t size; /* sizeof(struct mmapio_error), as the caller knows it */
+	enum mmapio_error_kind kind;
+	int code;	   /* what the call returned: a negative errno */
+	uint64_t offset;   /* BOUNDS, ALIGNMENT: where it was to begin */
+	uint64_t length;   /* BOUNDS: how much was asked for */
+	uint64_t total;	   /* BOUNDS: how much there is */
+	uint64_t required; /* ALIGNMENT: offset has to be a multiple of it */
+};
+
+#define MMAPIO_ERROR_INIT                                                                          \
+	{                                                                                          \
+		sizeof(struct mmapio_error), MMAPIO_ERROR_NONE, 0, 0, 0, 0, 0                      \
+	}
+
+/*
+ * Why the last call of this thread that failed did so. Only to be asked after a failure: calls that
+ * succeed leave it, or may change it. Its code, which is what that call returned; -EINVAL: size is
+ * none.
+ */
+int mmapio_error_last(struct mmapio_error *error) MMAPIO_NONNULL(1);
+
+/*
+ * The same in words, in English, with a NUL: at most size bytes, cut off if there are more. The
+ * length that all of it has, as snprintf(3); -EINVAL: no kind of error.
+ */
+int mmapio_error_text(const struct mmapio_error *error, char *text, size_t size) MMAPIO_NONNULL(1);
 
 /* --- Flush policies --------------------------------------------------------------------------- */
 

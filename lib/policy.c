@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Flush policies as text: what mmapio.h says of mmapio_policy_parse() and _format(). */
-#include "mmapio.h"
+#include "error.h"
 
 #include <errno.h>
 #include <inttypes.h>
