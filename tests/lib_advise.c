@@ -1,0 +1,2 @@
+#include "lib_test.h"
+int main(void){return 0;}
