@@ -378,8 +378,6 @@ static int lock_add_locked(struct mmapio_file *file, const struct range *pages,
 			return -ENOMEM;
 		start = end;
 	}
-	if (atomic_load(&file->unmappable))
-		return -ENODEV;
 	error = mapping_reach_locked(file, atomic_load(&file->size));
 	if (error)
 		return error;

@@ -6,6 +6,7 @@
  * The kernel is the judge: /proc/self/smaps says which flags each piece of a mapping has (rr, sr:
  * advice; lo, lf: locked; hg: huge pages), and what of it is in memory.
  */
+#define MMAPIO_LIBRARY /* NULLs are given on purpose */
 #include "lib_test.h"
 
 #include <linux/capability.h>
@@ -696,6 +697,34 @@ START_TEST(a_limit_allows_for_one_mapping)
 }
 END_TEST
 
+/* A page cannot be read, and the lock is undone; those of before stay. */
+START_TEST(no_lock_of_what_cannot_be_read)
+{
+	struct test_disk disk;
+	char path[PATH_MAX];
+	struct mmapio_file *file;
+	int fd;
+
+	test_disk_mount(&disk, 32 * MIB, "-b 4096");
+	fd = test_file_at(test_disk_path(path, &disk), 8 * page);
+	test_drop_all(fd);
+	file = test_open(path, modes[_i]);
+	advise(file, 0, UINT64_MAX, MMAPIO_ADVICE_RANDOM); /* nothing is read ahead */
+	lock(file, page, page);
+	test_disk_break(&disk, MIB / 2);
+	ck_assert_int_eq(mmapio_lock(file, 0, UINT64_MAX), -EIO);
+	assert_error(MMAPIO_ERROR_LOCK, -EIO);
+	test_disk_repair(&disk);
+	ck_assert_str_eq(locks_of(file, 0, 8), "-L------");
+	ck_assert_uint_eq(charged(), page);
+	lock(file, 0, UINT64_MAX);
+	ck_assert_uint_eq(locked(file), 8 * page);
+	mmapio_file_unref(file);
+	close(fd);
+	test_disk_unmount(&disk);
+}
+END_TEST
+
 /* --- Errors ----------------------------------------------------------------------------------- */
 
 /* _i: mode */
@@ -710,8 +739,6 @@ START_TEST(errors_tell_what_was_wrong)
 	char path[PATH_MAX];
 	const int fd = test_file(path, 10000);
 	struct mmapio_file *file = test_open(path, modes[_i]);
-	struct mmapio_file *volatile none = NULL;
-	uint64_t *volatile nowhere = NULL;
 	uint64_t bytes;
 
 	for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
@@ -731,14 +758,14 @@ START_TEST(errors_tell_what_was_wrong)
 	ck_assert_int_eq(mmapio_advise(file, 0, 1, (enum mmapio_advice)5), -EINVAL);
 	assert_error(MMAPIO_ERROR_ARGUMENT, -EINVAL);
 	ck_assert_int_eq(mmapio_advise(file, 0, 1, (enum mmapio_advice) - 1), -EINVAL);
-	ck_assert_int_eq(mmapio_advise(none, 0, 1, MMAPIO_ADVICE_NORMAL), -EINVAL);
+	ck_assert_int_eq(mmapio_advise(NULL, 0, 1, MMAPIO_ADVICE_NORMAL), -EINVAL);
 	assert_error(MMAPIO_ERROR_ARGUMENT, -EINVAL);
-	ck_assert_int_eq(mmapio_lock(none, 0, 1), -EINVAL);
-	ck_assert_int_eq(mmapio_unlock(none, 0, 1), -EINVAL);
-	ck_assert_int_eq(mmapio_locked_bytes(none, &bytes), -EINVAL);
-	ck_assert_int_eq(mmapio_locked_bytes(file, nowhere), -EINVAL);
-	ck_assert_int_eq(mmapio_huge_bytes(none, &bytes), -EINVAL);
-	ck_assert_int_eq(mmapio_huge_bytes(file, nowhere), -EINVAL);
+	ck_assert_int_eq(mmapio_lock(NULL, 0, 1), -EINVAL);
+	ck_assert_int_eq(mmapio_unlock(NULL, 0, 1), -EINVAL);
+	ck_assert_int_eq(mmapio_locked_bytes(NULL, &bytes), -EINVAL);
+	ck_assert_int_eq(mmapio_locked_bytes(file, NULL), -EINVAL);
+	ck_assert_int_eq(mmapio_huge_bytes(NULL, &bytes), -EINVAL);
+	ck_assert_int_eq(mmapio_huge_bytes(file, NULL), -EINVAL);
 	lock(file, 10000, UINT64_MAX); /* an end is inside */
 	lock(file, 10000, 0);
 	ck_assert_str_eq(advice_of(file, 0, 3), "---");
@@ -796,6 +823,7 @@ START_TEST(mappings_ask_for_huge_pages)
 	char path[PATH_MAX], small_path[PATH_MAX];
 	const int fd = test_file(path, 5 * MIB), small_fd = test_file(small_path, 5);
 	struct mmapio_file *files[4], *file;
+	uint64_t bytes = 1;
 
 	options.flags = MMAPIO_HUGE_PAGES;
 	/* several, for one alone may be aligned by chance */
@@ -824,16 +852,52 @@ START_TEST(mappings_ask_for_huge_pages)
 	mmapio_file_unref(file);
 	options.flags = MMAPIO_LAZY | MMAPIO_HUGE_PAGES;
 	file = test_open_with(path, &options);
-	{
-		uint64_t bytes = 1;
-
-		ck_assert_int_eq(mmapio_huge_bytes(file, &bytes), 0);
-		ck_assert_uint_eq(bytes, 0);
-		ck_assert_uint_eq(test_mappings(path), 0);
-	}
+	ck_assert_int_eq(mmapio_huge_bytes(file, &bytes), 0);
+	ck_assert_uint_eq(bytes, 0);
+	ck_assert_uint_eq(test_mappings(path), 0);
 	mmapio_file_unref(file);
 	close(small_fd);
 	close(fd);
+}
+END_TEST
+
+/* Pieces of address space that are nothing but taken. */
+static unsigned int spaces(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char line[PATH_MAX + 128];
+	unsigned int n = 0;
+
+	ck_assert_ptr_nonnull(maps);
+	while (fgets(line, sizeof(line), maps))
+		n += strstr(line, " ---p ") != NULL;
+	fclose(maps);
+	return n;
+}
+
+/* Of a memfd, which the kernel aligns only if it may have huge pages. */
+START_TEST(mappings_are_aligned)
+{
+	struct mmapio_options options = MMAPIO_OPTIONS_INIT(MMAPIO_READ_WRITE);
+	const unsigned int before = spaces();
+	struct mmapio_file *files[8];
+
+	options.flags = MMAPIO_HUGE_PAGES;
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		const int fd = memfd_create("lib_advise_aligned", MFD_CLOEXEC);
+		const uint64_t size = 2 * MIB + i * 3 * page;
+
+		ck_assert_int_ge(fd, 0);
+		test_pwrite_pattern(fd, 0, size, (size_t)page);
+		ck_assert_int_eq(mmapio_open_fd(&files[i], fd, &options), 0);
+		ck_assert_uint_eq((uintptr_t)base_of(files[i]) % HUGE_PAGE, 0);
+		ck_assert(test_reads_pattern(files[i], 0, size));
+	}
+	ck_assert_uint_eq(test_mappings("lib_advise_aligned"), ARRAY_SIZE(files));
+	ck_assert_uint_eq(spaces(), before);
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		mmapio_file_unref(files[i]);
+	ck_assert_uint_eq(test_mappings("lib_advise_aligned"), 0);
 }
 END_TEST
 
@@ -847,11 +911,7 @@ START_TEST(huge_pages_are_had_where_there_are_any)
 
 	test_path(folder, "tmpfs");
 	ck_assert_int_eq(mkdir(folder, 0700), 0);
-	if (!mounts_possible || mount("tmpfs", folder, "tmpfs", 0, "huge=advise,size=64m")) {
-		printf("not tested here: huge pages of a tmpfs (huge=advise): it cannot be "
-		       "mounted\n");
-		return;
-	}
+	ck_assert_int_eq(mount("tmpfs", folder, "tmpfs", 0, "huge=advise,size=64m"), 0);
 	snprintf(path, sizeof(path), "%s/file", folder);
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	ck_assert_int_ge(fd, 0);
@@ -990,7 +1050,10 @@ int main(void)
 	page = (uint64_t)sysconf(_SC_PAGESIZE);
 	test_make_folder();
 	test_need_cachestat();
-	mounts_possible = geteuid() == 0 && !unshare(CLONE_NEWNS) && test_detach_mounts();
+	mounts_possible = test_disk_possible();
+	if (!mounts_possible)
+		printf("not tested here, since no file system can be mounted: locks of what cannot be "
+		       "read, huge pages of a tmpfs\n");
 
 	tcase_add_loop_test(advice, advice_reaches_whole_pages, 0, 3);
 	tcase_add_test(advice, advice_survives_changes_of_size);
@@ -1008,8 +1071,12 @@ int main(void)
 	tcase_add_test(locks, a_file_grows_beyond_what_may_be_locked);
 	tcase_add_test(locks, a_limit_allows_for_one_mapping);
 	tcase_add_test(locks, all_of_it_at_once);
+	if (mounts_possible)
+		tcase_add_loop_test(locks, no_lock_of_what_cannot_be_read, 0, 3);
 	tcase_add_loop_test(opening, open_touches_all, 0, 6);
 	tcase_add_loop_test(pages, mappings_ask_for_huge_pages, 0, 3);
-	tcase_add_test(pages, huge_pages_are_had_where_there_are_any);
+	tcase_add_test(pages, mappings_are_aligned);
+	if (mounts_possible)
+		tcase_add_test(pages, huge_pages_are_had_where_there_are_any);
 	return test_run(suite);
 }
