@@ -38,7 +38,7 @@ static int options_read(struct mmapio_options *known, const struct mmapio_option
 		return error_argument();
 	memcpy(known, given, given->size);
 	if (known->mode > MMAPIO_COPY_ON_WRITE || known->write_method > MMAPIO_WRITE_PWRITE ||
-	    (known->flags & ~(unsigned int)MMAPIO_LAZY))
+	    (known->flags & ~(unsigned int)(MMAPIO_LAZY | MMAPIO_HUGE_PAGES | MMAPIO_TOUCH)))
 		return error_argument();
 	if (known->mode == MMAPIO_COPY_ON_WRITE)
 		known->policy = (struct mmapio_policy){0};
@@ -112,12 +112,16 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 	file->seen_size = (uint64_t)st.st_size;
 	range_set_init(&file->in_flight);
 	range_set_init(&file->in_flight_anew);
+	range_set_init(&file->locked);
+	range_set_init(&file->random);
+	range_set_init(&file->sequential);
 	range_set_init(&file->dirty);
 	range_set_init(&file->failed);
 	range_set_init(&file->anew);
 	range_set_init(&file->allocated);
 	range_set_init(&file->resident);
 	range_set_init(&file->changes);
+	pthread_mutex_init(&file->lock_turn, NULL);
 	pthread_mutex_init(&file->sync_lock, NULL);
 	pthread_mutex_init(&file->size_lock, NULL);
 	pthread_mutex_init(&file->pin_lock, NULL);
@@ -129,13 +133,17 @@ int mmapio_open_fd(struct mmapio_file **out, int fd, const struct mmapio_options
 	pthread_cond_init(&file->exclusive_turn, NULL);
 	pthread_condattr_destroy(&monotonic);
 
-	if (!(options.flags & MMAPIO_LAZY)) {
+	if (!(options.flags & MMAPIO_LAZY))
 		error = mapping_reach(file, 0);
-		if (error) {
-			file->fd = -1;
-			file_destroy(file);
-			return error_set(MMAPIO_ERROR_IO, error);
-		}
+	if (!error && (options.flags & MMAPIO_TOUCH)) {
+		error = mmapio_touch(file, 0, UINT64_MAX);
+		if (error == -ENODEV && (options.flags & MMAPIO_LAZY))
+			error = 0;
+	}
+	if (error) {
+		file->fd = -1;
+		file_destroy(file);
+		return error_set(MMAPIO_ERROR_IO, error);
 	}
 	*out = file;
 	return 0;
@@ -239,6 +247,9 @@ void file_destroy(struct mmapio_file *file)
 	}
 	range_set_clear(&file->in_flight);
 	range_set_clear(&file->in_flight_anew);
+	range_set_clear(&file->locked);
+	range_set_clear(&file->random);
+	range_set_clear(&file->sequential);
 	range_set_clear(&file->dirty);
 	range_set_clear(&file->failed);
 	range_set_clear(&file->anew);
@@ -253,6 +264,7 @@ void file_destroy(struct mmapio_file *file)
 	pthread_mutex_destroy(&file->pin_lock);
 	pthread_mutex_destroy(&file->size_lock);
 	pthread_mutex_destroy(&file->sync_lock);
+	pthread_mutex_destroy(&file->lock_turn);
 	free(file);
 }
 
@@ -383,8 +395,12 @@ int mmapio_file_set_times(struct mmapio_file *file, const struct timespec times[
 
 void size_grown_locked(struct mmapio_file *file, uint64_t end)
 {
-	if (!atomic_load(&file->shrinking_from) && end > atomic_load(&file->size))
+	uint64_t before = atomic_load(&file->size);
+
+	if (!atomic_load(&file->shrinking_from) && end > before) {
 		atomic_store(&file->size, end);
+		advice_grown_locked(file, before);
+	}
 }
 
 uint64_t size_held_locked(const struct mmapio_file *file)
@@ -405,6 +421,7 @@ static int size_adopt_locked(struct mmapio_file *file, struct stat *st)
 	if (found < size) {
 		atomic_store(&file->size, found);
 		flush_truncated(file, found);
+		advice_truncated_locked(file, found);
 	} else if (atomic_load(&file->mode) != MMAPIO_COPY_ON_WRITE) {
 		size_grown_locked(file, found);
 	}
@@ -493,6 +510,7 @@ static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t d
 		/* Others may have made it shorter than that meanwhile. */
 		atomic_store(&file->size, size);
 		flush_truncated(file, size);
+		advice_truncated_locked(file, size);
 	}
 	atomic_store(&file->shrinking_from, 0);
 	if (error)

@@ -7,6 +7,7 @@
  * they have pinned, and that a shrink lowers before it looks for pins (pin.c).
  *
  * Locks, in the order in which one thread may take them:
+ *   lock_turn    one call that locks or unlocks pages at a time: what it undoes is its own
  *   sync_lock    one sync at a time: an error of the descriptor is reported once (FSYNC(2))
  *   size_lock    whoever changes size, region, mode or what the descriptor refers to
  *   pin_lock     marks on pins, retired regions
@@ -73,12 +74,20 @@ struct mmapio_file {
 	struct range_set in_flight;	 /* sync_lock */
 	struct range_set in_flight_anew; /* sync_lock: of these, those that were taken from anew */
 
+	pthread_mutex_t lock_turn;
+
 	pthread_mutex_t size_lock;
 	pthread_cond_t shrink_over; /* with size_lock, CLOCK_MONOTONIC */
 	/* A shrink waits for pins, without size_lock: size is what it will be, and this is what it
 	 * was. 0: none does. What grows the file meanwhile comes before the shrink, and is cut off.
 	 */
 	_Atomic uint64_t shrinking_from; /* written under size_lock */
+
+	/* All of these: size_lock. Whole pages; a range that ends at UINT64_MAX is one to the end
+	 * of the file, wherever that may be. What was asked for: see advise.c. */
+	struct range_set locked;
+	struct range_set random;
+	struct range_set sequential;
 
 	pthread_mutex_t pin_lock;
 	pthread_cond_t pin_released; /* with pin_lock, CLOCK_MONOTONIC */
@@ -164,6 +173,20 @@ void region_free(struct region *region);
 
 /* Lets the kernel move atime, as it does when a file is mapped (file_accessed()). */
 void mapping_access(struct mmapio_file *file);
+
+/* advise.c: what was asked for stays with the file, and each region gets it. size_lock is held. */
+
+/* Before region is published; old, which may be NULL, is what it replaces. */
+void advice_carry_locked(struct mmapio_file *file, struct region *old, struct region *region);
+
+/* The file has grown from a size. */
+void advice_grown_locked(struct mmapio_file *file, uint64_t before);
+
+/* Forgets what lies beyond a new, smaller size, but for ranges to the end. */
+void advice_truncated_locked(struct mmapio_file *file, uint64_t size);
+
+/* touch.c: maps whole pages and waits for them. 0 or a positive errno; EINVAL before Linux 5.14. */
+int touch_mapped(const void *start, size_t length);
 
 /* pin.c */
 

@@ -20,6 +20,9 @@
 #define RESERVE_MIN (64 * 1024)
 #endif
 
+/* Where this is not the processor's size of huge pages, it is a multiple or they are not had. */
+#define HUGE_PAGE ((size_t)2 * 1024 * 1024)
+
 size_t page_size(void)
 {
 	static _Atomic size_t size;
@@ -40,6 +43,34 @@ void region_free(struct region *region)
 	}
 }
 
+/*
+ * As mmap(2), at an address from which huge pages can be mapped: the kernel chooses such a one for
+ * some file systems only.
+ */
+static void *map_aligned(size_t length, int protection, int flags, int fd)
+{
+	char *base = mmap(NULL, length, protection, flags, fd, 0), *space, *aligned;
+	size_t before;
+
+	if (base == MAP_FAILED || length < HUGE_PAGE || (uintptr_t)base % HUGE_PAGE == 0)
+		return base;
+	space = mmap(NULL, length + HUGE_PAGE, PROT_NONE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (space == MAP_FAILED)
+		return base;
+	before = (size_t)(-(uintptr_t)space % HUGE_PAGE);
+	aligned = mmap(space + before, length, protection, flags | MAP_FIXED, fd, 0);
+	if (aligned == MAP_FAILED) {
+		munmap(space, length + HUGE_PAGE);
+		return base;
+	}
+	munmap(base, length);
+	if (before)
+		munmap(space, before);
+	munmap(aligned + length, HUGE_PAGE - before);
+	return aligned;
+}
+
 static int region_new(struct mmapio_file *file, enum mmapio_mode mode, uint64_t length,
 		      struct region **out)
 {
@@ -52,8 +83,14 @@ static int region_new(struct mmapio_file *file, enum mmapio_mode mode, uint64_t 
 
 	if (!region)
 		return -ENOMEM;
-	base = length > SIZE_MAX / 2 ? (errno = ENOMEM, MAP_FAILED)
-				     : mmap(NULL, (size_t)length, protection, flags, file->fd, 0);
+	if (length > SIZE_MAX / 2) {
+		errno = ENOMEM;
+		base = MAP_FAILED;
+	} else if (file->flags & MMAPIO_HUGE_PAGES) {
+		base = map_aligned((size_t)length, protection, flags, file->fd);
+	} else {
+		base = mmap(NULL, (size_t)length, protection, flags, file->fd, 0);
+	}
 	if (base == MAP_FAILED) {
 		/* EACCES: the descriptor is write-only. EAGAIN: locked memory (mlockall(2)). */
 		int error = errno == EACCES || errno == EPERM ? ENODEV : errno;
@@ -61,6 +98,8 @@ static int region_new(struct mmapio_file *file, enum mmapio_mode mode, uint64_t 
 		free(region);
 		return error == ENODEV ? -ENODEV : -ENOMEM;
 	}
+	if (file->flags & MMAPIO_HUGE_PAGES)
+		(void)madvise(base, (size_t)length, MADV_HUGEPAGE);
 	/* mmap(2) has moved atime; but what is mapped to be written may be read after that. */
 	if (mode == MMAPIO_READ_ONLY)
 		atomic_store(&file->accessed, monotonic_coarse_ns());
@@ -89,6 +128,7 @@ static int region_publish_locked(struct mmapio_file *file, enum mmapio_mode mode
 			atomic_store(&file->unmappable, true);
 		return error;
 	}
+	advice_carry_locked(file, old, region);
 	atomic_store(&file->region, region);
 	if (old)
 		pin_retire(file, old);

@@ -193,6 +193,18 @@ enum {
 	 * mapped can still be read, written and flushed; taking a slice of it fails.
 	 */
 	MMAPIO_LAZY = 1 << 0,
+	/*
+	 * Have the kernel map huge pages, wherever it will: mappings of 2 MiB and more begin at a
+	 * multiple of that, and are marked by MADV_HUGEPAGE. Plain pages are no error:
+	 * mmapio_huge_bytes() tells what came of it.
+	 */
+	MMAPIO_HUGE_PAGES = 1 << 1,
+	/*
+	 * Bring all pages into memory before the call that opens returns, as mmapio_touch() does,
+	 * whose errors it may return then. With MMAPIO_LAZY a file that cannot be mapped is opened
+	 * without.
+	 */
+	MMAPIO_TOUCH = 1 << 2,
 };
 
 /* Set it up with MMAPIO_OPTIONS_INIT; it can grow in later versions. */
@@ -841,6 +853,87 @@ int mmapio_remove(const char *path) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
  */
 int mmapio_touch(struct mmapio_file *file, uint64_t offset, uint64_t length) MMAPIO_MUST_CHECK
 	MMAPIO_NONNULL(1);
+
+/* --- Advice ----------------------------------------------------------------------------------- */
+
+/*
+ * What pages a range has in the calls below: those of the processor that it touches at all. It has
+ * to lie inside the file, but for a length of UINT64_MAX: that is the rest of the file, what it
+ * grows by later included.
+ *
+ * What stays with a range (NORMAL, RANDOM, SEQUENTIAL, locks, huge pages) survives every change of
+ * size and mmapio_file_make_writable(); of a lazy file that is not mapped yet it is remembered.
+ * What lies beyond the end of a file that became shorter is forgotten, but for ranges to the end.
+ */
+enum mmapio_advice {
+	MMAPIO_ADVICE_NORMAL,	  /* what a file has when it is opened; takes back the next two */
+	MMAPIO_ADVICE_RANDOM,	  /* stays: read no pages around the one that is needed */
+	MMAPIO_ADVICE_SEQUENTIAL, /* stays: read far ahead, and give up what was passed */
+	/*
+	 * Once: begin to read the range into memory, and do not wait for it, as far as the disk's
+	 * queue takes it. mmapio_touch() waits.
+	 */
+	MMAPIO_ADVICE_WILL_NEED,
+	/*
+	 * Once: the range will not be used soon. Nothing is ever lost by it, and pages that are
+	 * locked stay. Shared: the mapping gives its pages up, which stay in the page cache, dirty
+	 * or clean, until the kernel needs the memory. Copy-on-write: its pages are the first that
+	 * the kernel takes when it needs memory (MADV_COLD, Linux 5.4; before that nothing).
+	 * Not mapped: clean pages may leave the page cache.
+	 */
+	MMAPIO_ADVICE_DONT_NEED,
+};
+
+/*
+ * Advises the kernel how a range will be used. Waits for no slice. Where the file is not mapped
+ * it goes by posix_fadvise(2), which takes RANDOM and SEQUENTIAL for the whole file, whatever the
+ * range; such advice is only remembered as long as it can be mapped.
+ * 0; -EINVAL: no such advice; -ERANGE: outside the file; -ENOMEM: memory, or the number of mappings
+ * (vm.max_map_count), is used up, and what the range was advised of before may be lost; whatever
+ * else madvise(2) or posix_fadvise(2) return. Their kind is MMAPIO_ERROR_ADVICE.
+ */
+int mmapio_advise(struct mmapio_file *file, uint64_t offset, uint64_t length,
+		  enum mmapio_advice advice) MMAPIO_NONNULL(1);
+
+/*
+ * Brings a range into memory, and keeps it there until it is unlocked or the file is closed:
+ * mlock(2). Maps a lazy file. Pages of a copy-on-write file are not copied by it, and those that
+ * are later written to stay locked. Locks do not nest: one call unlocks what several have locked.
+ *
+ * What a file grows by is locked when it does, as far as the kernel allows for it (and brought into
+ * memory, so that a large hole costs memory by this); beyond that it grows all the same:
+ * mmapio_locked_bytes() tells, and to lock the range once more is another try. Where the limit does
+ * not allow for two mappings at once, pages are unlocked for a moment when the mapping is replaced.
+ * Before Linux 5.14 a page that was not in memory is locked from its first use on.
+ *
+ * Waits for no slice, but for other calls that lock or unlock pages of the file.
+ * 0; -EPERM: no pages may be locked, without a privilege (CAP_IPC_LOCK); -ENOMEM: more than
+ * RLIMIT_MEMLOCK, memory, address space or the number of mappings; -EIO: a page could not be read;
+ * -ENODEV: the file cannot be mapped; all these of MMAPIO_ERROR_LOCK; -ERANGE: outside the file.
+ * After an error what was locked before is so still, and no more.
+ */
+int mmapio_lock(struct mmapio_file *file, uint64_t offset, uint64_t length) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+/*
+ * Unlocks a range, of which any part may be locked, or none. With a length of UINT64_MAX what the
+ * file grows by is not locked any more.
+ * 0; -ENOMEM: memory, or the number of mappings, is used up (a mapping is split where locked pages
+ * begin and end), MMAPIO_ERROR_UNLOCK: all is locked still; -ERANGE: outside the file.
+ */
+int mmapio_unlock(struct mmapio_file *file, uint64_t offset, uint64_t length) MMAPIO_NONNULL(1);
+
+/*
+ * How many bytes of the file, in whole pages, are in memory and locked there, and how many are
+ * mapped by huge pages, at this moment, as the kernel says: 0 while it is not mapped. Both read
+ * /proc/self/smaps, for which the kernel looks at every page that the process has mapped: not for
+ * every moment. 0, also when huge pages are none; what open(2) and read(2) return, where there is
+ * no /proc (MMAPIO_ERROR_IO).
+ */
+int mmapio_locked_bytes(struct mmapio_file *file, uint64_t *bytes) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2);
+int mmapio_huge_bytes(struct mmapio_file *file, uint64_t *bytes) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

@@ -28,32 +28,35 @@ static int touch_pages(struct mmapio_file *file, const struct mmapio_slice *slic
 	return 0;
 }
 
+int touch_mapped(const void *start, size_t length)
+{
+	while (madvise((void *)start, length, MADV_POPULATE_READ))
+		if (errno != EINTR && errno != EAGAIN)
+			return errno;
+	return 0;
+}
+
 static int touch_slice(struct mmapio_file *file, const struct mmapio_slice *slice)
 {
 	uintptr_t start = round_down((uintptr_t)slice->data, page_size());
 	uintptr_t end = round_up((uintptr_t)slice->data + slice->length, page_size());
+	struct stat st;
 
-	while (madvise((void *)start, end - start, MADV_POPULATE_READ)) {
-		struct stat st;
-
-		switch (errno) {
-		case EINTR:
-		case EAGAIN:
-			continue;
-		case EINVAL:
-			return touch_pages(file, slice);
-		case EFAULT: /* the file is shorter now, or the page cannot be read */
-			if (fstat(file->fd, &st) == 0 &&
-			    slice->offset + slice->length > (uint64_t)st.st_size)
-				return 0;
-			return -EIO;
-		case ENOMEM:
-			return -ENOMEM;
-		default:
-			return -EIO;
-		}
+	switch (touch_mapped((void *)start, end - start)) {
+	case 0:
+		return 0;
+	case EINVAL:
+		return touch_pages(file, slice);
+	case EFAULT: /* the file is shorter now, or the page cannot be read */
+		if (fstat(file->fd, &st) == 0 &&
+		    slice->offset + slice->length > (uint64_t)st.st_size)
+			return 0;
+		return -EIO;
+	case ENOMEM:
+		return -ENOMEM;
+	default:
+		return -EIO;
 	}
-	return 0;
 }
 
 int mmapio_touch(struct mmapio_file *file, uint64_t offset, uint64_t length)

@@ -265,7 +265,7 @@ START_TEST(open_refuses_unknown_options)
 	char path[PATH_MAX];
 	const int fd = test_file(path, 1);
 
-	for (unsigned int bit = 1; bit < 32; bit++) {
+	for (unsigned int bit = 3; bit < 32; bit++) {
 		options.flags = 1u << bit;
 		assert_open_fails(path, &options, -EINVAL);
 		assert_open_fd_fails(fd, &options, -EINVAL);
