@@ -5,6 +5,9 @@
  * which.
  */
 #include "lib_test.h"
+
+#include <dirent.h>
+
 #include "model.h"
 
 static unsigned int number_of(const char *name, unsigned int otherwise)
@@ -37,6 +40,40 @@ START_TEST(operations_do_what_the_model_says)
 }
 END_TEST
 
+/* What fuzzing has found worth keeping. */
+START_TEST(operations_that_were_found_by_fuzzing)
+{
+	const char *source = getenv("srcdir");
+	char folder_path[PATH_MAX], path[PATH_MAX];
+	unsigned int count = 0;
+	struct dirent *entry;
+	DIR *folder;
+
+	ck_assert_int_eq(mmapio_guard_install(), 0);
+	test_path(path, "model");
+	snprintf(folder_path, sizeof(folder_path), "%s/tests/corpus/model", source ? source : ".");
+	folder = opendir(folder_path);
+	ck_assert_ptr_nonnull(folder);
+	while ((entry = readdir(folder))) {
+		struct model_input input = {0};
+		char name[2 * PATH_MAX];
+		void *bytes;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(name, sizeof(name), "%s/%s", folder_path, entry->d_name);
+		ck_assert_int_eq(mmapio_load(name, &bytes, &input.length), 0);
+		input.data = bytes;
+		model_run(path, &input, 1000);
+		free(bytes);
+		count++;
+	}
+	closedir(folder);
+	ck_assert_uint_gt(count, 0);
+	unlink(path);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("model");
@@ -45,5 +82,6 @@ int main(void)
 	test_make_folder();
 	tcase_set_timeout(model, 24 * 3600);
 	tcase_add_loop_test(model, operations_do_what_the_model_says, 0, 8);
+	tcase_add_test(model, operations_that_were_found_by_fuzzing);
 	return test_run(suite);
 }
