@@ -64,7 +64,7 @@ static bool overlaps(const struct range_set *set, const struct range *pages)
 {
 	const struct range *range = range_set_next(set, pages->start);
 
-	return range && range->start < pages->end;
+	return pages->start < pages->end && range && range->start < pages->end;
 }
 
 /* The first gap of a set in [*start, end): false if there is none. */

@@ -342,6 +342,13 @@ START_TEST(null_is_refused)
 	REFUSED(mmapio_changes_commit(file, NULL));
 	REFUSED(mmapio_changes_discard(NULL));
 	REFUSED(mmapio_touch(NULL, 0, 1));
+	REFUSED(mmapio_advise(NULL, 0, 1, MMAPIO_ADVICE_NORMAL));
+	REFUSED(mmapio_lock(NULL, 0, 1));
+	REFUSED(mmapio_unlock(NULL, 0, 1));
+	REFUSED(mmapio_locked_bytes(NULL, &a));
+	REFUSED(mmapio_locked_bytes(file, NULL));
+	REFUSED(mmapio_huge_bytes(NULL, &a));
+	REFUSED(mmapio_huge_bytes(file, NULL));
 	REFUSED(mmapio_load(NULL, &data, &length));
 	REFUSED(mmapio_load(path, NULL, &length));
 	REFUSED(mmapio_load(path, &data, NULL));

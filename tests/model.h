@@ -507,6 +507,33 @@ static void model_private(struct model *model, struct model_input *input)
 	memcpy(model->bytes, model->below, model->size);
 }
 
+/* Of which nothing is to be seen in the bytes. */
+static void model_advise(struct model *model, struct model_input *input)
+{
+	uint64_t offset = model_place(model, input), length = model_length(model, input);
+	enum mmapio_advice advice = (enum mmapio_advice)model_next(input, 5);
+	bool inside;
+	int error;
+
+	if (model_next(input, 4) == 0)
+		length = UINT64_MAX;
+	inside = length == UINT64_MAX ? offset <= model->size : model_inside(model, offset, length);
+	switch (model_next(input, 3)) {
+	case 0:
+		error = mmapio_lock(model->file, offset, length);
+		/* A limit may be in the way. */
+		MODEL_CHECK(inside ? !error || error == -ENOMEM || error == -EPERM
+				   : error == -ERANGE);
+		break;
+	case 1:
+		MODEL_CHECK(mmapio_unlock(model->file, offset, length) == (inside ? 0 : -ERANGE));
+		break;
+	default:
+		MODEL_CHECK(mmapio_advise(model->file, offset, length, advice) ==
+			    (inside ? 0 : -ERANGE));
+	}
+}
+
 static void model_step(struct model *model, struct model_input *input)
 {
 	static const struct {
@@ -517,6 +544,7 @@ static void model_step(struct model *model, struct model_input *input)
 		{"store", model_store},	  {"store", model_store},	{"walk", model_walk},
 		{"resize", model_resize}, {"allocate", model_allocate}, {"copy", model_copy},
 		{"words", model_words},	  {"flush", model_flush},	{"private", model_private},
+		{"advise", model_advise},
 	};
 	size_t which = model_next(input, sizeof(operations) / sizeof(operations[0]));
 
