@@ -843,6 +843,79 @@ int mmapio_copy_file(const char *source, const char *target, mode_t permissions)
 /* unlink(2). Who has the file open keeps it. */
 int mmapio_remove(const char *path) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1);
 
+/* --- Asynchronous calls ----------------------------------------------------------------------- */
+
+/*
+ * Threads that make calls for others, who do not wait for them. Operations begin in the order in
+ * which they were submitted, and are under way as many at once as there are threads; nothing else
+ * is promised of their order: who wants one to come after another submits it when that is complete.
+ * A flush covers the writes that were complete when it was submitted.
+ *
+ * Each operation becomes complete exactly once, with what the call returned: mmapio_read(),
+ * mmapio_write(), which applies the flush policy as always, or mmapio_flush(). done, if it is not
+ * NULL, is told: by a thread of the queue, or by the one that cancels it or frees the queue,
+ * without any lock. It may make every call but mmapio_queue_free() of its own queue. Else it is to
+ * be fetched by mmapio_queue_next(), and the descriptor says when. (mmapio_error_last() knows
+ * nothing of it.)
+ *
+ * Until then the buffer, which stays the caller's, is the library's to use, and a reference of the
+ * file is taken. Several threads may use a queue at once.
+ */
+struct mmapio_queue;
+
+struct mmapio_completion {
+	uint64_t id;
+	void *context;
+	ssize_t result; /* a count, 0 or a negative errno; -ECANCELED: it has not been begun */
+};
+
+/*
+ * threads: how many; 0: four. All signals but SIGBUS are blocked in them.
+ * 0; -EINVAL: more than 256; -ENOMEM; -EMFILE, -ENFILE: eventfd(2); -EAGAIN: pthread_create(3).
+ */
+int mmapio_queue_new(struct mmapio_queue **out, unsigned int threads) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1);
+
+/*
+ * Cancels what has not begun, waits for what is under way, and ends the threads: when it returns no
+ * callback runs, and none will. Completions that nobody fetched are dropped, and so are those of
+ * what it cancels. Nobody else may use the queue meanwhile, but callbacks: what they submit is
+ * refused. NULL is fine.
+ */
+void mmapio_queue_free(struct mmapio_queue *queue);
+
+/*
+ * Submit an operation, and return at once. *id, if id is not NULL, is its number, which no other
+ * one of the queue gets. A flush of [0, UINT64_MAX) is one of the whole file, any other one of a
+ * range. 0: it will become complete; -ENOMEM; -ECANCELED: the queue is being freed. Errors of the
+ * operation itself are its result.
+ */
+int mmapio_queue_read(struct mmapio_queue *queue, struct mmapio_file *file, uint64_t offset,
+		      void *buffer, size_t length,
+		      void (*done)(void *context, uint64_t id, ssize_t result), void *context,
+		      uint64_t *id) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+int mmapio_queue_write(struct mmapio_queue *queue, struct mmapio_file *file, uint64_t offset,
+		       const void *buffer, size_t length,
+		       void (*done)(void *context, uint64_t id, ssize_t result), void *context,
+		       uint64_t *id) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+int mmapio_queue_flush(struct mmapio_queue *queue, struct mmapio_file *file, uint64_t offset,
+		       uint64_t length, void (*done)(void *context, uint64_t id, ssize_t result),
+		       void *context, uint64_t *id) MMAPIO_MUST_CHECK MMAPIO_NONNULL(1, 2);
+
+/*
+ * 0: it had not begun, and is complete now, with -ECANCELED; -EALREADY: it is under way, or has
+ * been complete, or there was none of that number.
+ */
+int mmapio_queue_cancel(struct mmapio_queue *queue, uint64_t id) MMAPIO_NONNULL(1);
+
+/* To be polled: readable while there is something to be fetched. The queue's own. */
+int mmapio_queue_descriptor(const struct mmapio_queue *queue) MMAPIO_NONNULL(1);
+
+/* The next completion of an operation without a callback. 1: *completion is set; 0: there is none
+ * now. */
+int mmapio_queue_next(struct mmapio_queue *queue, struct mmapio_completion *completion)
+	MMAPIO_NONNULL(1, 2);
+
 /* --- Prewarming ------------------------------------------------------------------------------- */
 
 /*

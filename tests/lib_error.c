@@ -357,6 +357,13 @@ START_TEST(null_is_refused)
 	REFUSED(mmapio_copy_file(NULL, path, 0600));
 	REFUSED(mmapio_copy_file(path, NULL, 0600));
 	REFUSED(mmapio_remove(NULL));
+	REFUSED(mmapio_queue_new(NULL, 1));
+	REFUSED(mmapio_queue_read(NULL, file, 0, text, 1, NULL, NULL, NULL));
+	REFUSED(mmapio_queue_write(NULL, file, 0, text, 1, NULL, NULL, NULL));
+	REFUSED(mmapio_queue_flush(NULL, file, 0, 1, NULL, NULL, NULL));
+	REFUSED(mmapio_queue_cancel(NULL, 1));
+	REFUSED(mmapio_queue_descriptor(NULL));
+	REFUSED(mmapio_queue_next(NULL, NULL));
 	REFUSED(mmapio_error_last(NULL));
 	REFUSED(mmapio_error_text(NULL, text, 100));
 	/* What has nothing to say does nothing */
