@@ -521,7 +521,7 @@ static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t d
 
 int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout_ns)
 {
-	uint64_t deadline = UINT64_MAX, failures;
+	uint64_t deadline = UINT64_MAX, failures, before;
 	int error;
 
 	if (!file)
@@ -539,7 +539,8 @@ int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout
 	failures = flush_begin(file);
 	pthread_mutex_lock(&file->size_lock);
 	error = shrink_wait_locked(file, deadline);
-	if (!error && size < atomic_load(&file->size)) {
+	before = atomic_load(&file->size);
+	if (!error && size < before) {
 		error = size_lower_locked(file, size, deadline);
 	} else if (!error) {
 		if (ftruncate(file->fd, (off_t)size))
@@ -548,15 +549,29 @@ int mmapio_file_resize(struct mmapio_file *file, uint64_t size, uint64_t timeout
 			size_grown_locked(file, size);
 	}
 	pthread_mutex_unlock(&file->size_lock);
-	if (!error)
+	if (!error) {
+		watch_note(file, size < before ? size : before, size < before ? before : size);
 		return flush_commit(file, size, size, false, failures);
+	}
 	flush_end(file);
 	return error_set(error == -EBUSY ? MMAPIO_ERROR_BUSY : MMAPIO_ERROR_RESIZE, error);
 }
 
+/* What fallocate(2) changes of the bytes of a file of a size, and of the size: [*start, *end). */
+static void allocate_range(int mode, uint64_t offset, uint64_t length, uint64_t size,
+			   uint64_t *start, uint64_t *end)
+{
+	const bool zeroes = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+
+	*start = zeroes && offset < size ? offset : size;
+	*end = offset + length;
+	if ((mode & FALLOC_FL_KEEP_SIZE) && *end > size)
+		*end = size;
+}
+
 int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, uint64_t length)
 {
-	uint64_t failures;
+	uint64_t failures, start, end;
 	struct stat st;
 	int error = 0;
 
@@ -570,11 +585,13 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 		return error_set(MMAPIO_ERROR_RESIZE, -EFBIG);
 	failures = flush_begin(file);
 	pthread_mutex_lock(&file->size_lock);
+	allocate_range(mode, offset, length, atomic_load(&file->size), &start, &end);
 	if (fallocate(file->fd, mode, (off_t)offset, (off_t)length))
 		error = -errno;
 	/* It may have made holes, and does not say what it did before it failed. */
 	pthread_mutex_lock(&file->dirty_lock);
 	range_set_clear(&file->allocated);
+	watch_note_locked(file, start, end);
 	pthread_mutex_unlock(&file->dirty_lock);
 	(void)!size_adopt_locked(file, &st);
 	pthread_mutex_unlock(&file->size_lock);

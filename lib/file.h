@@ -11,7 +11,7 @@
  *   sync_lock    one sync at a time: an error of the descriptor is reported once (FSYNC(2))
  *   size_lock    whoever changes size, region, mode or what the descriptor refers to
  *   pin_lock     marks on pins, retired regions
- *   dirty_lock   what is dirty, in doubt, allocated; times to be moved; deadlines
+ *   dirty_lock   what is dirty, in doubt, allocated; times to be moved; deadlines; watches
  *   flusher->lock (flusher.c)
  * No lock is held while user code runs. One walk that changes the file (walk.c) keeps others from
  * changing it meanwhile, by a flag (exclusive).
@@ -123,6 +123,7 @@ struct mmapio_file {
 	bool changed;		    /* that was so, and has not been told */
 	uint64_t flush_due;	    /* CLOCK_MONOTONIC in ns; 0: not due */
 	uint64_t times_due;
+	struct mmapio_watch *watches; /* each holds a reference */
 
 	/* All of these: flusher->lock. */
 	TAILQ_ENTRY(mmapio_file) queue;
@@ -271,6 +272,17 @@ void flush_times_seen(struct mmapio_file *file, const struct stat *st);
 
 /* What is due now, called by the flusher. Returns when the file is due again, 0: not. */
 uint64_t flush_run(struct mmapio_file *file, uint64_t now);
+
+/*
+ * watch.c. Whoever changes the file calls watch_hear_locked() before and after: what the kernel has
+ * told the watches of it until then is ours while the file is being changed (file->changing), else
+ * others'. times: we have just set its times. dirty_lock is held.
+ */
+void watch_hear_locked(struct mmapio_file *file, bool times);
+
+/* watch.c: [start, end) has been changed by a call of this handle. _locked: dirty_lock is held. */
+void watch_note(struct mmapio_file *file, uint64_t start, uint64_t end);
+void watch_note_locked(struct mmapio_file *file, uint64_t start, uint64_t end);
 
 /* flusher.c: runs flush_run() for the file at due, or earlier if it is queued for an earlier time.
  */

@@ -49,6 +49,7 @@ static void changing_end_locked(struct mmapio_file *file)
 {
 	struct stat st;
 
+	watch_hear_locked(file, false);
 	if (--file->changing == 0 && file->exclusive)
 		pthread_cond_broadcast(&file->exclusive_turn);
 	if (fstat(file->fd, &st) == 0)
@@ -99,7 +100,9 @@ void flush_times(struct mmapio_file *file)
 	if (file->times_stale) {
 		file->times_stale = false;
 		file->times_due = 0;
+		watch_hear_locked(file, false);
 		times_move_locked(file);
+		watch_hear_locked(file, true);
 	}
 	pthread_mutex_unlock(&file->dirty_lock);
 }
@@ -120,8 +123,10 @@ int flush_set_times(struct mmapio_file *file, const struct timespec times[2])
 	pthread_mutex_lock(&file->dirty_lock);
 	if (fstat(file->fd, &st) == 0)
 		others_look_locked(file, &st);
+	watch_hear_locked(file, false);
 	if (futimens(file->fd, times))
 		error = -errno;
+	watch_hear_locked(file, true);
 	if (!error && times[1].tv_nsec != UTIME_OMIT) {
 		file->times_stale = false;
 		file->times_due = 0;
@@ -183,6 +188,7 @@ static uint64_t begin(struct mmapio_file *file, bool exclusive)
 	file->exclusive = exclusive;
 	while (exclusive && file->changing)
 		pthread_cond_wait(&file->exclusive_turn, &file->dirty_lock);
+	watch_hear_locked(file, false);
 	file->changing++;
 	failures = atomic_load(&file->failures);
 	pthread_mutex_unlock(&file->dirty_lock);
@@ -222,6 +228,7 @@ void flush_pause(struct mmapio_file *file)
 void flush_resume(struct mmapio_file *file)
 {
 	pthread_mutex_lock(&file->dirty_lock);
+	watch_hear_locked(file, false);
 	file->changing++;
 	pthread_mutex_unlock(&file->dirty_lock);
 }
@@ -241,6 +248,7 @@ int flush_commit(struct mmapio_file *file, uint64_t start, uint64_t end, bool st
 
 	pthread_mutex_lock(&file->dirty_lock);
 	changing_end_locked(file);
+	watch_note_locked(file, start, end);
 	if (start == end)
 		file->inode_dirty = true;
 	range_set_add(&file->dirty, start, end);

@@ -19,8 +19,8 @@
  *   What exactly was wrong: mmapio_error_last().
  *   Every call may be made from any thread at any time, on the same file too, unless it says
  *   otherwise. No call may be made from a signal handler.
- *   The library starts no thread but in mmapio_flusher_new(), and installs no signal handler but in
- *   mmapio_guard_install().
+ *   The library starts no thread but in mmapio_flusher_new() and mmapio_queue_new(), and installs
+ * no signal handler but in mmapio_guard_install().
  *
  * What a mapping can do to a process, and what this library does about it
  *   Touching a mapped page raises SIGBUS when the file has become shorter than that, when the page
@@ -1007,6 +1007,88 @@ int mmapio_locked_bytes(struct mmapio_file *file, uint64_t *bytes) MMAPIO_MUST_C
 	MMAPIO_NONNULL(1, 2);
 int mmapio_huge_bytes(struct mmapio_file *file, uint64_t *bytes) MMAPIO_MUST_CHECK
 	MMAPIO_NONNULL(1, 2);
+
+/* --- Watching --------------------------------------------------------------------------------- */
+
+/*
+ * Tells what happens to a file, whoever does it, for whoever keeps a copy of what is in it. Events
+ * are asked for, never sent: after mmapio_watch_free() there are none. Any number of watches can be
+ * had of one file, in every mode; each is told everything, and neither they nor mmapio_file_check()
+ * take anything from each other. What happened several times before it was asked for is told once,
+ * and the order of events says nothing.
+ *
+ * It is inotify(7) that tells of others: other processes, and other handles of the same file, in
+ * this process too. It tells of no stores through a mapping of theirs, of nothing that another
+ * computer does to a file on a network, and since Linux 6.14 of nothing that happens to a file of
+ * mmapio_open_anonymous(); mmapio_file_check() may notice these. What others do while a call of
+ * this handle is changing the file may be taken for ours.
+ */
+struct mmapio_watch;
+
+enum mmapio_event_kind {
+	/* Bytes or size. own: by a call of this handle; a store through a slice of it is told when
+	 * it is committed, a change of size from the smaller size to the larger one, and an
+	 * allocation that failed as if all of it had been done. What is changed in a copy-on-write
+	 * file stays there, and is not told. Else by others, who knows where: length is UINT64_MAX.
+	 */
+	MMAPIO_EVENT_MODIFIED,
+	/* Mode, owner, names, extended attributes or times, by others. (A file that may be run as
+	 * its owner ceases to be one when it is written, also by us: that is told, too.) */
+	MMAPIO_EVENT_METADATA,
+	/* The last name is gone, also by a rename of another file to it; once. Who has the file
+	 * open or mapped keeps it, and events of it go on. */
+	MMAPIO_EVENT_REMOVED,
+	/* More has happened than could be kept (256 ranges of our own, or the queue of inotify(7)),
+	 * or may have been missed, for inotify(7) ends with the last name if that is not the one by
+	 * which the file was opened, and is begun anew: all may have changed. */
+	MMAPIO_EVENT_OVERFLOW,
+};
+
+/* Set it up with MMAPIO_EVENT_INIT; it can grow in later versions. */
+struct mmapio_event {
+	size_t size; /* sizeof(struct mmapio_event), as the caller knows it */
+	enum mmapio_event_kind kind;
+	bool own;	 /* MODIFIED: by a call of this handle */
+	uint64_t offset; /* MODIFIED */
+	uint64_t length; /* MODIFIED, OVERFLOW; UINT64_MAX: not known */
+};
+
+#define MMAPIO_EVENT_INIT                                                                          \
+	{                                                                                          \
+		sizeof(struct mmapio_event), MMAPIO_EVENT_MODIFIED, false, 0, 0                    \
+	}
+
+/*
+ * Begins to watch: from now on. It holds a reference of file until it is freed. Calls that change
+ * a watched file make two more system calls for each watch.
+ * 0; -EINVAL; else of kind MMAPIO_ERROR_WATCH: -EMFILE, -ENFILE: descriptors (it has three), or the
+ * user's instances of inotify(7), are used up; -ENOSPC: so are his watches, or those of epoll(7);
+ * -EACCES: the file may not be read by this process (any more); -ENOENT: /proc is not there;
+ * -ENOMEM; what fstat(2) returns.
+ */
+int mmapio_watch_new(struct mmapio_watch **out, struct mmapio_file *file) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2);
+
+/*
+ * A descriptor for poll(2), epoll(7) and the like, not to be read: it is readable while there is
+ * something for mmapio_watch_next() to look at, even if that then finds that there is no event, and
+ * never after that has returned 0 until something happens. It is the watch's own. -EINVAL.
+ */
+int mmapio_watch_descriptor(const struct mmapio_watch *watch) MMAPIO_NONNULL(1);
+
+/*
+ * The next event. 1: *event is set; 0: there is none now; -EINVAL: a NULL, or size is too small;
+ * of kind MMAPIO_ERROR_WATCH: what fstat(2) returns. Never waits for one. Each event is told to one
+ * of several threads that ask at once.
+ */
+int mmapio_watch_next(struct mmapio_watch *watch, struct mmapio_event *event) MMAPIO_MUST_CHECK
+	MMAPIO_NONNULL(1, 2);
+
+/*
+ * Ends the watch, closes its descriptor and gives its reference back as mmapio_file_unref(). No
+ * other thread may be using the watch. NULL is fine.
+ */
+void mmapio_watch_free(struct mmapio_watch *watch);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

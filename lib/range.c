@@ -35,6 +35,7 @@ void range_set_init(struct range_set *set)
 {
 	RB_INIT(&set->tree);
 	set->bytes = 0;
+	set->count = 0;
 	set->first_used = false;
 }
 
@@ -47,6 +48,7 @@ void range_set_clear(struct range_set *set)
 		range_free(set, range);
 	}
 	set->bytes = 0;
+	set->count = 0;
 }
 
 /* The first range with end >= position (touching counts) or, with strict, end > position. */
@@ -79,6 +81,7 @@ static void range_add(struct range_set *set, uint64_t start, uint64_t end, bool 
 			*fresh = (struct range){.start = start, .end = end};
 			RB_INSERT(range_tree, &set->tree, fresh);
 			set->bytes += end - start;
+			set->count++;
 			return;
 		}
 		if (exactly)
@@ -106,6 +109,7 @@ static void range_add(struct range_set *set, uint64_t start, uint64_t end, bool 
 		}
 		RB_REMOVE(range_tree, &set->tree, next);
 		range_free(set, next);
+		set->count--;
 	}
 }
 
@@ -136,6 +140,7 @@ void range_set_remove(struct range_set *set, uint64_t start, uint64_t end)
 			range->end = start;
 			set->bytes -= end - start;
 			RB_INSERT(range_tree, &set->tree, tail);
+			set->count++;
 			return;
 		}
 		if (range->start < start) {
@@ -148,6 +153,7 @@ void range_set_remove(struct range_set *set, uint64_t start, uint64_t end)
 			set->bytes -= range->end - range->start;
 			RB_REMOVE(range_tree, &set->tree, range);
 			range_free(set, range);
+			set->count--;
 		}
 	}
 }

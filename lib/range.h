@@ -8,6 +8,7 @@
 #define RANGE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <bsd/sys/tree.h>
@@ -23,6 +24,7 @@ RB_HEAD(range_tree, range);
 struct range_set {
 	struct range_tree tree;
 	uint64_t bytes;	    /* sum of the lengths */
+	size_t count;	    /* of ranges */
 	struct range first; /* in place of an allocation, so that an empty set can always grow */
 	bool first_used;
 };

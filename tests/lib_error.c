@@ -357,6 +357,10 @@ START_TEST(null_is_refused)
 	REFUSED(mmapio_copy_file(NULL, path, 0600));
 	REFUSED(mmapio_copy_file(path, NULL, 0600));
 	REFUSED(mmapio_remove(NULL));
+	REFUSED(mmapio_watch_new(NULL, file));
+	REFUSED(mmapio_watch_descriptor(NULL));
+	REFUSED(mmapio_watch_next(NULL, NULL));
+	mmapio_watch_free(NULL);
 	REFUSED(mmapio_queue_new(NULL, 1));
 	REFUSED(mmapio_queue_read(NULL, file, 0, text, 1, NULL, NULL, NULL));
 	REFUSED(mmapio_queue_write(NULL, file, 0, text, 1, NULL, NULL, NULL));
