@@ -29,17 +29,19 @@ found=$(comm -23 <(echo "$wanted") <(echo "$named"))
 [ -z "$found" ] || complain "exported, but not named (.Nm) in a page" "$found"
 
 # One prototype a line, without blanks and attributes.
-declared=$(sed -E '/^[a-z].*[ *]mmapio_[a-z0-9_]+\(/!{H;$!d;};x;s/\n/ /g' "$srcdir/lib/mmapio.h" |
-	sed -nE 's/^ *([a-z][a-z0-9_ ]*[ *]mmapio_[a-z0-9_]+\([^;]*);.*/\1/p' |
-	sed -E 's/ MMAPIO_(MUST_CHECK|NONNULL\([0-9, ]*\))//g' | tr -d ' \t' | sort)
+declared=$(awk '
+	/^[a-z].*[ *]mmapio_[a-z0-9_]+\(/ { inside = 1; text = "" }
+	inside { text = text $0 }
+	inside && /;$/ { print text; inside = 0 }' "$srcdir/lib/mmapio.h" | tr -d ' \t;' |
+	sed -E 's/MMAPIO_(MUST_CHECK|NONNULL\([0-9,]*\))//g')
 described=$(awk '
 	/^\.Ft / { type = substr($0, 5); gsub(/"/, "", type) }
 	/^\.Fo / { text = type $2 "("; separator = "" }
 	/^\.Fa "/ { text = text separator substr($0, 6, length($0) - 6); separator = "," }
-	/^\.Fc$/ { print text ")" }' "${pages[@]}" | tr -d ' \t' | sort)
+	/^\.Fc$/ { print text ")" }' "${pages[@]}" | tr -d ' \t')
 for name in $wanted; do
-	in_header=$(grep -E "[^_]$name\(" <<<"$declared")
-	in_page=$(grep -E "[^_]$name\(" <<<"$described")
+	in_header=$(grep -E "[a-z0-9*]$name\(" <<<"$declared")
+	in_page=$(grep -E "[a-z0-9*]$name\(" <<<"$described")
 	[ -n "$in_header" ] && [ "$in_header" = "$in_page" ] ||
 		complain "$name: header, then page" "$in_header"$'\n'"$in_page"
 done
