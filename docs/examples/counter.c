@@ -21,10 +21,11 @@ int main(int argc, char **argv)
 	struct mmapio_atomic_u64 counter;
 	struct mmapio_file *file;
 	uint64_t value = 0;
-	long times;
+	unsigned long times;
+	char *end;
 	int status = 0;
 
-	if (argc != 3 || (times = atol(argv[2])) < 0) {
+	if (argc != 3 || (times = strtoul(argv[2], &end, 10), end == argv[2] || *end)) {
 		fprintf(stderr, "usage: counter FILE TIMES\n");
 		return 2;
 	}

@@ -36,7 +36,8 @@ static int commit(struct mmapio_file *view, const char *path)
 int main(int argc, char **argv)
 {
 	struct mmapio_options options = MMAPIO_OPTIONS_INIT(MMAPIO_COPY_ON_WRITE);
-	uint64_t offset = 0, length;
+	uint64_t offset = 0, at, length;
+	char *end;
 	struct mmapio_file *view;
 	int found, status = 0;
 
@@ -44,10 +45,15 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: private FILE OFFSET TEXT commit|discard\n");
 		return 2;
 	}
+	at = strtoull(argv[2], &end, 10);
+	if (end == argv[2] || *end) {
+		fprintf(stderr, "private: no offset: %s\n", argv[2]);
+		return 2;
+	}
 	if (mmapio_open(&view, argv[1], &options))
 		return fail(argv[1]);
 	length = strlen(argv[3]);
-	if (mmapio_write(view, strtoull(argv[2], NULL, 10), argv[3], length) != (ssize_t)length)
+	if (mmapio_write(view, at, argv[3], length) != (ssize_t)length)
 		status = fail("write");
 	while (!status && (found = mmapio_changes_next(view, &offset, &length))) {
 		if (found < 0)
