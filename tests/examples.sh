@@ -56,15 +56,16 @@ printf 'one\ntwo\n' | ./example_log log || { echo "log failed"; status=1; }
 printf 'three\n' | ./example_log log || { echo "log failed when it appended"; status=1; }
 expect "log" $'one\ntwo\nthree' "$(cat log)"
 
+# So many that the processes do overlap.
 pids=()
 for i in 1 2 3 4; do
-	./example_counter counter 20000 >/dev/null & pids+=($!)
+	./example_counter counter 8000000 >/dev/null & pids+=($!)
 done
 for pid in "${pids[@]}"; do
 	wait "$pid" || { echo "counter failed"; status=1; }
 done
-expect "counter of four processes" 80000 "$(./example_counter counter 0)"
-expect "counter's file" 80000 "$(od -An -t u8 counter | tr -d ' ')"
+expect "counter of four processes" 32000000 "$(./example_counter counter 0)"
+expect "counter's file" 32000000 "$(od -An -t u8 counter | tr -d ' ')"
 
 # More than one chunk, the last one shorter.
 yes 'some text' | head -n 20001 >text
@@ -73,9 +74,9 @@ expect "chunks" "200010 bytes" "$(./example_chunks text)"
 cmp text wanted || { echo "chunks left other bytes"; status=1; }
 
 printf 'a file of data' >data
-expect "private, discarded" "2+4" "$(./example_private data 2 FILE discard)"
+expect "private, discarded" $'2+4\n0 bytes left' "$(./example_private data 2 FILE discard)"
 expect "private, discarded: the file" "a file of data" "$(cat data)"
-expect "private, committed" "2+4" "$(./example_private data 2 FILE commit)"
+expect "private, committed" $'2+4\n0 bytes left' "$(./example_private data 2 FILE commit)"
 expect "private, committed: the file" "a FILE of data" "$(cat data)"
 ./example_private data 12 beyond commit 2>/dev/null
 expect "private beyond the end: status" 1 $?

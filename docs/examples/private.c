@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * private FILE OFFSET TEXT commit|discard: writes TEXT into a private view of a file, which nobody
- * else sees, lists what was changed, and then brings it into the file, or forgets it.
+ * else sees, lists what was changed, brings it into the file or forgets it, and tells how much
+ * is still changed then.
  */
 #include <mmapio.h>
 #include <stdio.h>
@@ -67,6 +68,9 @@ int main(int argc, char **argv)
 		status = commit(view, argv[1]);
 	else if (!status && mmapio_changes_discard(view))
 		status = fail("discard");
+	if (!status &&
+	    printf("%llu bytes left\n", (unsigned long long)mmapio_changes_bytes(view)) < 0)
+		status = 1;
 	mmapio_file_unref(view);
 	return status;
 }
