@@ -7,8 +7,8 @@ prepare() {
 	mkdir "$1/source"
 	(
 		cd "${0%/*}/.."
-		find configure.ac Makefile.am lib src tests -maxdepth 1 -type f \( -name '*.[ch]' -o -name '*.sh' \
-			-o -name '*.in' -o -name '*.map' -o -name '*.a[cm]' \) ! -name 'Makefile.in' -exec cp --parents -p \
+		find configure.ac Makefile.am docs/man lib src tests -maxdepth 1 -type f \( -name '*.[ch]' -o -name '*.sh' \
+			-o -name '*.in' -o -name '*.map' -o -name '*.3' -o -name '*.a[cm]' \) ! -name 'Makefile.in' -exec cp --parents -p \
 			-t "$1/source" {} +
 	)
 	chmod -R u+w "$1/source"
