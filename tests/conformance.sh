@@ -66,7 +66,7 @@ make_disks() {
 version() {
 	local commit
 	commit=$(git -C "$built" log -1 --format='%h of %cs' 2>/dev/null) || commit="of an unknown version"
-	echo "$suite $commit; Linux $(uname -r); $("$MMAPFS" --version | sed 's/mmapfs [^,]*, //'); BACKING on ext4"
+	echo "$suite $commit; Linux $(uname -r | cut -d - -f 1); $("$MMAPFS" --version | sed 's/mmapfs [^,]*, //'); BACKING on ext4"
 }
 
 # ---- pjdfstest: assertions that passed and failed

@@ -7,7 +7,7 @@ srcdir=${srcdir:-.}
 status=0
 pages=("$srcdir"/docs/man/*.3)
 # Functions which have no page yet.
-exceptions=(mmapio_advise mmapio_lock mmapio_unlock mmapio_locked_bytes mmapio_huge_bytes mmapio_queue_new mmapio_queue_free mmapio_queue_read mmapio_queue_write mmapio_queue_flush mmapio_queue_cancel mmapio_queue_descriptor mmapio_queue_next mmapio_watch_new mmapio_watch_descriptor mmapio_watch_next mmapio_watch_free)
+exceptions=()
 
 command -v mandoc >/dev/null || { echo "mandoc is missing (Debian: mandoc)"; exit 77; }
 
