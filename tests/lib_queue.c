@@ -370,7 +370,7 @@ static void *work_side(void *argument)
 	for (unsigned int i = 0; i < TEST_REPEAT(5000); i++) {
 		bool fetched = test_below(&state, 2);
 		void (*done)(void *, uint64_t, ssize_t) = fetched ? NULL : count_side;
-		static char sink[8];
+		static char sinks[4][5000]; /* each is the library's until it is complete */
 
 		switch (test_below(&state, 8)) {
 		case 0:
@@ -386,7 +386,7 @@ static void *work_side(void *argument)
 		default:
 			THREAD_ASSERT(mmapio_queue_read(side->queue, side->file,
 							test_below(&state, 64 * page),
-							&sink[side->number], 1, done, side,
+							&sinks[side->number][i], 1, done, side,
 							&id) == 0);
 		}
 		side->submitted++;
