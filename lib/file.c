@@ -268,15 +268,21 @@ void file_destroy(struct mmapio_file *file)
 	free(file);
 }
 
-static bool is_write_only(int fd)
+/* Whether the file has yet to get a descriptor for both. 1, 0 or negative errno. */
+static int is_one_way_locked(const struct mmapio_file *file)
 {
-	return (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY;
+	int flags;
+
+	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY)
+		return 1;
+	flags = fcntl(file->fd, F_GETFL);
+	return flags < 0 ? error_set(MMAPIO_ERROR_IO, -errno) : (flags & O_ACCMODE) == O_WRONLY;
 }
 
 int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 {
 	struct stat st;
-	int error = 0;
+	int error;
 
 	if (!file)
 		return error_argument();
@@ -291,12 +297,14 @@ int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 		return error_argument();
 
 	pthread_mutex_lock(&file->size_lock);
-	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY || is_write_only(file->fd)) {
+	error = is_one_way_locked(file);
+	if (error > 0) {
 		/* The same number from now on means the new descriptor, so that whoever is using it
 		 * at this moment is not left with a closed one. */
 		if (dup3(fd, file->fd, O_CLOEXEC) < 0) {
 			error = error_set(MMAPIO_ERROR_IO, -errno);
 		} else {
+			error = 0;
 			/* Who sees the mode must not get a region that cannot be written. */
 			mapping_renew_locked(file, MMAPIO_READ_WRITE);
 			atomic_store(&file->unmappable, false);

@@ -484,6 +484,14 @@ static void set_make_writable(struct stage *stage)
 	set_given(stage);
 }
 
+static void set_write_only(struct stage *stage)
+{
+	const int fd = open(stage->path, O_WRONLY | O_CLOEXEC);
+
+	ck_assert_int_eq(mmapio_open_fd(&stage->file, fd, &stage->scene->options), 0);
+	set_given(stage);
+}
+
 static ssize_t call_make_writable(struct stage *stage)
 {
 	const int error = mmapio_file_make_writable(stage->file, stage->given);
@@ -1160,6 +1168,8 @@ static const struct scene scenes[] = {
 	{"open_fd", set_given, call_open_fd, undone_given, done_open_fd, .options = READ_WRITE},
 	{"make_writable", set_make_writable, call_make_writable, undone_make_writable,
 	 done_make_writable, .options = READ_ONLY},
+	{"make_writable, write-only", set_write_only, call_make_writable, undone_given,
+	 done_make_writable, .options = LAZY_WRITE},
 	{"open_or_create", set_nothing_there, call_open_or_create, undone_nothing_there,
 	 done_created, .options = READ_WRITE},
 	{"open_or_create, there", NULL, call_open_or_create, undone_path, done_opened,
