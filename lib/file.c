@@ -520,6 +520,9 @@ static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t d
 		flush_truncated(file, size);
 		advice_truncated_locked(file, size);
 	}
+	if (error)
+		/* What others made of it meanwhile can only be known if fstat(2) tells. */
+		atomic_store(&file->size, atomic_load(&file->shrinking_from));
 	atomic_store(&file->shrinking_from, 0);
 	if (error)
 		(void)!size_adopt_locked(file, &st);

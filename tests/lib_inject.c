@@ -844,6 +844,23 @@ static void done_shrink(struct stage *stage)
 	ck_assert(test_reads_pattern(stage->file, 0, page));
 }
 
+static void set_held(struct stage *stage)
+{
+	set_open(stage);
+	ck_assert_int_eq(mmapio_slice_get(stage->file, 0, stage->size, &stage->held[0]), 0);
+}
+
+static ssize_t call_shrink_try(struct stage *stage)
+{
+	return mmapio_file_resize(stage->file, page, 0);
+}
+
+static void undone_shrink_try(struct stage *stage)
+{
+	ck_assert_uint_eq(mmapio_file_size(stage->file), stage->size);
+	ck_assert(test_disk_is_pattern(stage->fd, 0, stage->size));
+}
+
 /* Times. Stores to a page that is dirty: the kernel does not move mtime, so that we have to. */
 static void set_stored(struct stage *stage)
 {
@@ -1207,6 +1224,8 @@ static const struct scene scenes[] = {
 	{"shrink", set_open, call_shrink, undone_file, done_shrink, .options = READ_WRITE},
 	{"shrink, locked", set_locked_all, call_shrink, undone_file, done_shrink,
 	 .options = READ_WRITE},
+	{"shrink, busy", set_held, call_shrink_try, undone_shrink_try, NULL, .options = READ_WRITE,
+	 .expected = -EBUSY},
 	{"set_times", set_stored, call_set_times, done_stored, done_set_times,
 	 .options = READ_WRITE},
 	{"flush", set_dirty, call_flush, undone_flush, done_flush, .options = READ_WRITE},
