@@ -604,6 +604,8 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 	range_set_clear(&file->allocated);
 	watch_note_locked(file, start, end);
 	pthread_mutex_unlock(&file->dirty_lock);
+	if (!error)
+		size_grown_locked(file, end);
 	(void)!size_adopt_locked(file, &st);
 	pthread_mutex_unlock(&file->size_lock);
 	if (!error)

@@ -861,6 +861,11 @@ static void undone_shrink_try(struct stage *stage)
 	ck_assert(test_disk_is_pattern(stage->fd, 0, stage->size));
 }
 
+static ssize_t call_allocate(struct stage *stage)
+{
+	return mmapio_file_allocate(stage->file, 0, 0, MIB);
+}
+
 /* Times. Stores to a page that is dirty: the kernel does not move mtime, so that we have to. */
 static void set_stored(struct stage *stage)
 {
@@ -1226,6 +1231,7 @@ static const struct scene scenes[] = {
 	 .options = READ_WRITE},
 	{"shrink, busy", set_held, call_shrink_try, undone_shrink_try, NULL, .options = READ_WRITE,
 	 .expected = -EBUSY},
+	{"allocate", set_open, call_allocate, undone_file, done_grow, .options = READ_WRITE},
 	{"set_times", set_stored, call_set_times, done_stored, done_set_times,
 	 .options = READ_WRITE},
 	{"flush", set_dirty, call_flush, undone_flush, done_flush, .options = READ_WRITE},
