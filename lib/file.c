@@ -459,21 +459,31 @@ static int refresh(struct mmapio_file *file, struct stat *st, bool times)
 int mmapio_file_refresh(struct mmapio_file *file, struct stat *out)
 {
 	struct stat st;
+	int error;
 
 	if (!file)
 		return error_argument();
-	return refresh(file, out ? out : &st, out != NULL);
+	error = refresh(file, &st, out != NULL);
+	if (!error && out)
+		*out = st;
+	return error;
 }
 
 int mmapio_file_check(struct mmapio_file *file, struct stat *out)
 {
 	struct stat st;
+	bool changed;
 	int error;
 
 	if (!file)
 		return error_argument();
-	error = refresh(file, out ? out : &st, out != NULL);
-	return error ? error : flush_others(file, out ? out : &st);
+	error = refresh(file, &st, out != NULL);
+	if (error)
+		return error;
+	changed = flush_others(file, &st);
+	if (out)
+		*out = st;
+	return changed;
 }
 
 /* Waits until no other shrink is under way. 0 or -EBUSY. */

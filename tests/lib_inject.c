@@ -866,6 +866,35 @@ static ssize_t call_allocate(struct stage *stage)
 	return mmapio_file_allocate(stage->file, 0, 0, MIB);
 }
 
+static ssize_t call_refresh(struct stage *stage)
+{
+	return mmapio_file_refresh(stage->file, &stage->out.st);
+}
+
+static void done_refresh(struct stage *stage)
+{
+	ck_assert_int_eq(stage->out.st.st_size, (off_t)stage->size);
+	done_file(stage);
+}
+
+/* Others have made it longer. */
+static void set_others(struct stage *stage)
+{
+	set_open(stage);
+	test_pwrite_pattern(stage->fd, stage->size, page, page);
+	stage->size += page;
+}
+
+static void undone_others(struct stage *stage)
+{
+	ck_assert_uint_eq(mmapio_file_size(stage->file), stage->size - page);
+}
+
+static ssize_t call_check(struct stage *stage)
+{
+	return mmapio_file_check(stage->file, &stage->out.st);
+}
+
 /* Times. Stores to a page that is dirty: the kernel does not move mtime, so that we have to. */
 static void set_stored(struct stage *stage)
 {
@@ -1232,6 +1261,8 @@ static const struct scene scenes[] = {
 	{"shrink, busy", set_held, call_shrink_try, undone_shrink_try, NULL, .options = READ_WRITE,
 	 .expected = -EBUSY},
 	{"allocate", set_open, call_allocate, undone_file, done_grow, .options = READ_WRITE},
+	{"refresh", set_others, call_refresh, undone_others, done_refresh, .options = READ_WRITE},
+	{"check", set_others, call_check, undone_others, done_refresh, .options = READ_WRITE},
 	{"set_times", set_stored, call_set_times, done_stored, done_set_times,
 	 .options = READ_WRITE},
 	{"flush", set_dirty, call_flush, undone_flush, done_flush, .options = READ_WRITE},
