@@ -1263,6 +1263,8 @@ static const struct scene scenes[] = {
 	{"allocate", set_open, call_allocate, undone_file, done_grow, .options = READ_WRITE},
 	{"refresh", set_others, call_refresh, undone_others, done_refresh, .options = READ_WRITE},
 	{"check", set_others, call_check, undone_others, done_refresh, .options = READ_WRITE},
+	{"times of stores", set_stored, call_refresh, done_stored, done_stored,
+	 .options = READ_WRITE},
 	{"set_times", set_stored, call_set_times, done_stored, done_set_times,
 	 .options = READ_WRITE},
 	{"flush", set_dirty, call_flush, undone_flush, done_flush, .options = READ_WRITE},
