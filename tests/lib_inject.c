@@ -1153,6 +1153,16 @@ static void done_unlock(struct stage *stage)
 	ck_assert_uint_eq(locked(stage), (PAGES - 1) * page);
 }
 
+static ssize_t call_locked_bytes(struct stage *stage)
+{
+	return mmapio_locked_bytes(stage->file, &stage->out.number);
+}
+
+static void done_locked_bytes(struct stage *stage)
+{
+	ck_assert_uint_eq(stage->out.number, page);
+}
+
 /* Queues and watches */
 
 static ssize_t call_queue(struct stage *stage)
@@ -1297,6 +1307,8 @@ static const struct scene scenes[] = {
 	{"lock again", set_locked, call_lock_page, undone_locked, undone_locked,
 	 .options = READ_WRITE},
 	{"unlock", set_locked_all, call_unlock, done_lock, done_unlock, .options = READ_WRITE},
+	{"locked_bytes", set_locked, call_locked_bytes, undone_locked, done_locked_bytes,
+	 .options = READ_WRITE},
 	{"queue_new", NULL, call_queue, NULL, NULL, .options = READ_ONLY},
 	{"queue_flush", set_queue, call_submit, undone_file, done_file, .options = READ_WRITE},
 	{"watch_new", set_open, call_watch, undone_file, done_watch, .options = READ_WRITE},
