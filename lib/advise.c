@@ -461,8 +461,8 @@ struct smaps {
 	uint64_t locked;
 };
 
-/* Adds up what smaps(5) says of the pieces of a region. */
-static void smaps_read(FILE *stream, const struct region *region, struct smaps *smaps)
+/* Adds up what smaps(5) says of the pieces of a region. 0 or negative errno. */
+static int smaps_read(FILE *stream, const struct region *region, struct smaps *smaps)
 {
 	const uintptr_t base = (uintptr_t)region->base;
 	uint64_t resident = 0;
@@ -492,6 +492,8 @@ static void smaps_read(FILE *stream, const struct region *region, struct smaps *
 		}
 	}
 	free(line);
+	/* Without memory for a line the stream has no error, and no end either. */
+	return feof(stream) ? 0 : ferror(stream) ? -EIO : -ENOMEM;
 }
 
 static int file_smaps(struct mmapio_file *file, struct smaps *smaps)
@@ -506,9 +508,7 @@ static int file_smaps(struct mmapio_file *file, struct smaps *smaps)
 	if (region) {
 		stream = fopen("/proc/self/smaps", "re");
 		if (stream) {
-			smaps_read(stream, region, smaps);
-			if (ferror(stream))
-				error = -EIO;
+			error = smaps_read(stream, region, smaps);
 			fclose(stream);
 		} else {
 			error = -errno;

@@ -268,15 +268,21 @@ void file_destroy(struct mmapio_file *file)
 	free(file);
 }
 
-static bool is_write_only(int fd)
+/* Whether the file has yet to get a descriptor for both. 1, 0 or negative errno. */
+static int is_one_way_locked(const struct mmapio_file *file)
 {
-	return (fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY;
+	int flags;
+
+	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY)
+		return 1;
+	flags = fcntl(file->fd, F_GETFL);
+	return flags < 0 ? error_set(MMAPIO_ERROR_IO, -errno) : (flags & O_ACCMODE) == O_WRONLY;
 }
 
 int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 {
 	struct stat st;
-	int error = 0;
+	int error;
 
 	if (!file)
 		return error_argument();
@@ -291,12 +297,14 @@ int mmapio_file_make_writable(struct mmapio_file *file, int fd)
 		return error_argument();
 
 	pthread_mutex_lock(&file->size_lock);
-	if (atomic_load(&file->mode) == MMAPIO_READ_ONLY || is_write_only(file->fd)) {
+	error = is_one_way_locked(file);
+	if (error > 0) {
 		/* The same number from now on means the new descriptor, so that whoever is using it
 		 * at this moment is not left with a closed one. */
 		if (dup3(fd, file->fd, O_CLOEXEC) < 0) {
 			error = error_set(MMAPIO_ERROR_IO, -errno);
 		} else {
+			error = 0;
 			/* Who sees the mode must not get a region that cannot be written. */
 			mapping_renew_locked(file, MMAPIO_READ_WRITE);
 			atomic_store(&file->unmappable, false);
@@ -451,21 +459,31 @@ static int refresh(struct mmapio_file *file, struct stat *st, bool times)
 int mmapio_file_refresh(struct mmapio_file *file, struct stat *out)
 {
 	struct stat st;
+	int error;
 
 	if (!file)
 		return error_argument();
-	return refresh(file, out ? out : &st, out != NULL);
+	error = refresh(file, &st, out != NULL);
+	if (!error && out)
+		*out = st;
+	return error;
 }
 
 int mmapio_file_check(struct mmapio_file *file, struct stat *out)
 {
 	struct stat st;
+	bool changed;
 	int error;
 
 	if (!file)
 		return error_argument();
-	error = refresh(file, out ? out : &st, out != NULL);
-	return error ? error : flush_others(file, out ? out : &st);
+	error = refresh(file, &st, out != NULL);
+	if (error)
+		return error;
+	changed = flush_others(file, &st);
+	if (out)
+		*out = st;
+	return changed;
 }
 
 /* Waits until no other shrink is under way. 0 or -EBUSY. */
@@ -512,6 +530,9 @@ static int size_lower_locked(struct mmapio_file *file, uint64_t size, uint64_t d
 		flush_truncated(file, size);
 		advice_truncated_locked(file, size);
 	}
+	if (error)
+		/* What others made of it meanwhile can only be known if fstat(2) tells. */
+		atomic_store(&file->size, atomic_load(&file->shrinking_from));
 	atomic_store(&file->shrinking_from, 0);
 	if (error)
 		(void)!size_adopt_locked(file, &st);
@@ -593,6 +614,8 @@ int mmapio_file_allocate(struct mmapio_file *file, int mode, uint64_t offset, ui
 	range_set_clear(&file->allocated);
 	watch_note_locked(file, start, end);
 	pthread_mutex_unlock(&file->dirty_lock);
+	if (!error)
+		size_grown_locked(file, end);
 	(void)!size_adopt_locked(file, &st);
 	pthread_mutex_unlock(&file->size_lock);
 	if (!error)

@@ -56,14 +56,15 @@ static void changing_end_locked(struct mmapio_file *file)
 		seen_locked(file, &st);
 }
 
-static void times_move_locked(struct mmapio_file *file)
+/* Whether that is done, or will never be possible: else the next one who asks tries again. */
+static bool times_move_locked(struct mmapio_file *file)
 {
 	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, file->store_time}, now;
 	struct stat st;
 	bool future;
 
 	if (fstat(file->fd, &st))
-		return;
+		return false;
 	others_look_locked(file, &st);
 	clock_gettime(CLOCK_REALTIME, &now);
 	future = time_before(&now, &st.st_mtim); /* as somebody set it; a write takes it back */
@@ -72,7 +73,7 @@ static void times_move_locked(struct mmapio_file *file)
 	if (!future && time_before(&file->times_left, &st.st_mtim) &&
 	    !time_before(&st.st_mtim, &file->store_time)) {
 		file->times_left = st.st_mtim;
-		return;
+		return true;
 	}
 	if (!future && !time_before(&st.st_mtim, &times[1])) {
 		times[1] = st.st_mtim;
@@ -81,7 +82,9 @@ static void times_move_locked(struct mmapio_file *file)
 			times[1].tv_sec++;
 		}
 	}
-	if (futimens(file->fd, times) && errno == EPERM) {
+	if (futimens(file->fd, times)) {
+		if (errno != EPERM)
+			return false;
 		/* It is another's by now, who alone may set one time; whoever may write may set
 		 * both to the present (utimensat(2)). From now on pwrite(2) moves them. */
 		times[0].tv_nsec = times[1].tv_nsec = UTIME_NOW;
@@ -92,16 +95,16 @@ static void times_move_locked(struct mmapio_file *file)
 		file->times_left = st.st_mtim;
 		seen_locked(file, &st);
 	}
+	return true;
 }
 
 void flush_times(struct mmapio_file *file)
 {
 	pthread_mutex_lock(&file->dirty_lock);
 	if (file->times_stale) {
-		file->times_stale = false;
 		file->times_due = 0;
 		watch_hear_locked(file, false);
-		times_move_locked(file);
+		file->times_stale = !times_move_locked(file);
 		watch_hear_locked(file, true);
 	}
 	pthread_mutex_unlock(&file->dirty_lock);

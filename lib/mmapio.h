@@ -257,8 +257,9 @@ int mmapio_open_fd(struct mmapio_file **out, int fd,
  * Opens path as mmapio_open(), or makes it: of this size (a hole), with permissions as open(2) has
  * them, umask included. Whoever else opens it at the same moment sees it as long as that from the
  * start, or makes it himself and is opened here: an existing file is never cut. *created, which may
- * be NULL: whether it was made here. As mmapio_open(); -ENOENT: the folder is not there, or the
- * name is a link to nowhere; -EFBIG, -ENOSPC, ...: what open(2), ftruncate(2) and link(2) return.
+ * be NULL: whether it was made here. (After an error it may be there, whole and all zeros: others
+ * may have opened it by then.) As mmapio_open(); -ENOENT: the folder is not there, or the name is a
+ * link to nowhere; -EFBIG, -ENOSPC, ...: what open(2), ftruncate(2) and link(2) return.
  */
 int mmapio_open_or_create(struct mmapio_file **out, const char *path, uint64_t size,
 			  mode_t permissions, const struct mmapio_options *options,
