@@ -49,10 +49,10 @@ struct files {
 	enum mmapio_write_method write_method;
 	struct prewarmer *prewarmer; /* told of files when they are first opened; or NULL */
 	pthread_mutex_t lock;
-	struct file_list idle;	   /* lock; the one used last at the end */
-	struct file_list clinging; /* lock; the same, of those that go after the others */
-	struct file_list all;	   /* lock */
-	unsigned int count;	   /* lock */
+	struct file_list idle;	     /* lock; the one used last at the end */
+	struct file_list clinging;   /* lock; the same, of those that go after the others */
+	struct file_list all;	     /* lock */
+	unsigned int count;	     /* lock */
 	unsigned int clinging_count; /* lock: in that list or in use */
 	unsigned int limit;	     /* constant: of files, for the sake of their mappings */
 	/* Each of the nodes whose numbers leave the same remainder: from looking whether others
@@ -101,8 +101,8 @@ void file_release(struct files *files, struct node *node);
 bool file_keep(struct files *files, struct node *node);
 
 /*
- * The right to open the file is about to go, or the name by which we could, and somebody may have it
- * open without our knowing: opens it, and clings.
+ * The right to open the file is about to go, or the name by which we could, and somebody may have
+ * it open without our knowing: opens it, and clings.
  */
 void file_cling(struct files *files, struct node *node);
 

@@ -203,9 +203,8 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	connection->want |= connection->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 
 	/* The kernel says nothing of what is open then: all must be found again, wherever it is. */
-	fs->stateless =
-		fs->options->io == IO_STATELESS ||
-		(fs->options->io == IO_AUTO && fs->nodes.root->device->handles_open);
+	fs->stateless = fs->options->io == IO_STATELESS ||
+			(fs->options->io == IO_AUTO && fs->nodes.root->device->handles_open);
 	if (fs->stateless && (connection->capable & stateless) != stateless) {
 		if (fs->options->io == IO_STATELESS)
 			log_line(LOG_WARNING, "this kernel has no io=stateless; using io=handles");

@@ -5,7 +5,9 @@
 set -u
 srcdir=$(cd "${srcdir:-.}" && pwd)
 libraries=$PWD/.libs
-command -v cc >/dev/null || { echo "cc is missing"; exit 77; }
+for compiler in cc c++; do
+	command -v $compiler >/dev/null || { echo "$compiler is missing (Debian: gcc, g++)"; exit 77; }
+done
 [ -e "$libraries/libmmapio.so" ] || { echo "$libraries/libmmapio.so is not built"; exit 1; }
 if ldd "$libraries/libmmapio.so" | grep -qE 'lib[alt]san'; then
 	echo "the library is built with a sanitizer, which plain programs do not bring along"
@@ -31,12 +33,8 @@ for source in "$srcdir"/docs/examples/*.c; do
 	./"example_$name" 2>/dev/null
 	expect "$name without arguments" 2 $?
 done
-if command -v c++ >/dev/null; then
-	c++ -x c++ -fsyntax-only -Wall -Wpedantic -Werror "-I$srcdir/lib" - <<<'#include <mmapio.h>' ||
-		{ echo "mmapio.h is no C++"; status=1; }
-else
-	echo "c++ is missing: mmapio.h is not tried as C++"
-fi
+c++ -x c++ -fsyntax-only -Wall -Wpedantic -Werror "-I$srcdir/lib" - <<<'#include <mmapio.h>' ||
+	{ echo "mmapio.h is no C++"; status=1; }
 
 # More than one window, and a last line without an end.
 { seq 300000; printf last; } >lines
@@ -58,7 +56,7 @@ expect "log" $'one\ntwo\nthree' "$(cat log)"
 
 # So many that the processes do overlap.
 pids=()
-for i in 1 2 3 4; do
+for ((i = 0; i < 4; i++)); do
 	./example_counter counter 8000000 >/dev/null & pids+=($!)
 done
 for pid in "${pids[@]}"; do
@@ -69,7 +67,7 @@ expect "counter's file" 32000000 "$(od -An -t u8 counter | tr -d ' ')"
 
 # More than one chunk, the last one shorter.
 yes 'some text' | head -n 20001 >text
-tr a-z A-Z <text >wanted
+tr '[:lower:]' '[:upper:]' <text >wanted
 expect "chunks" "200010 bytes" "$(./example_chunks text)"
 cmp text wanted || { echo "chunks left other bytes"; status=1; }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fuzz_policy.c - whatever the parser of flush policies accepts it writes, and reads again as the same;
- * run by make fuzz
+ * fuzz_policy.c - whatever the parser of flush policies accepts it writes, and reads again as the
+ * same; run by make fuzz
  */
 #include <errno.h>
 #include <stdlib.h>
