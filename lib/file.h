@@ -12,7 +12,7 @@
  *   size_lock    whoever changes size, region, mode or what the descriptor refers to
  *   pin_lock     marks on pins, retired regions
  *   dirty_lock   what is dirty, in doubt, allocated; times to be moved; deadlines; watches
- *   flusher->lock (flusher.c)
+ *   flusher->lock (flusher.c), queue->lock (queue.c): never both
  * No lock is held while user code runs. One walk that changes the file (walk.c) keeps others from
  * changing it meanwhile, by a flag (exclusive).
  */
@@ -290,5 +290,11 @@ void flusher_schedule(struct mmapio_flusher *flusher, struct mmapio_file *file, 
 
 /* Takes the file out of the queue; true: it was queued, and its reference is the caller's now. */
 bool flusher_cancel(struct mmapio_flusher *flusher, struct mmapio_file *file);
+
+/*
+ * thread.c: starts a thread in which all signals but SIGBUS are blocked, so that those of the
+ * program go to its own. 0; what pthread_create(3) returns.
+ */
+int thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
 
 #endif

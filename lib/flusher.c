@@ -9,7 +9,6 @@
 #include "file.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 
 TAILQ_HEAD(file_queue, mmapio_file);
@@ -110,7 +109,6 @@ int mmapio_flusher_new(struct mmapio_flusher **out)
 {
 	struct mmapio_flusher *flusher;
 	pthread_condattr_t monotonic;
-	sigset_t all, before;
 	int error;
 
 	if (!out)
@@ -126,16 +124,12 @@ int mmapio_flusher_new(struct mmapio_flusher **out)
 	TAILQ_INIT(&flusher->queue);
 	flusher->stop = false;
 
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* a fault in this thread is the guard's, too */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&flusher->thread, NULL, flusher_run, flusher);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	error = thread_start(&flusher->thread, flusher_run, flusher);
 	if (error) {
 		pthread_cond_destroy(&flusher->changed);
 		pthread_mutex_destroy(&flusher->lock);
 		free(flusher);
-		return error_set(MMAPIO_ERROR_IO, -error);
+		return error;
 	}
 	*out = flusher;
 	return 0;

@@ -9,7 +9,6 @@
 #include "file.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -136,7 +135,6 @@ static void queue_destroy(struct mmapio_queue *queue)
 int mmapio_queue_new(struct mmapio_queue **out, unsigned int threads)
 {
 	struct mmapio_queue *queue;
-	sigset_t all, before;
 	int error = 0;
 
 	if (!out || threads > THREADS_MAX)
@@ -157,18 +155,14 @@ int mmapio_queue_new(struct mmapio_queue **out, unsigned int threads)
 	STAILQ_INIT(&queue->waiting);
 	STAILQ_INIT(&queue->complete);
 
-	sigfillset(&all);
-	sigdelset(&all, SIGBUS); /* a fault in these threads is the guard's, too */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
 	while (queue->threads < threads && !error) {
-		error = pthread_create(&queue->thread[queue->threads], NULL, queue_run, queue);
+		error = thread_start(&queue->thread[queue->threads], queue_run, queue);
 		queue->threads += !error;
 	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (error) {
 		queue_stop(queue);
 		queue_destroy(queue);
-		return error_set(MMAPIO_ERROR_IO, -error);
+		return error;
 	}
 	*out = queue;
 	return 0;

@@ -79,4 +79,25 @@ expect "private, committed: the file" "a FILE of data" "$(cat data)"
 ./example_private data 12 beyond commit 2>/dev/null
 expect "private beyond the end: status" 1 $?
 expect "private beyond the end: the file" "a FILE of data" "$(cat data)"
+# Each thing is told before the next one is done.
+told() {
+	for ((i = 0; i < 1000; i++)); do
+		[ "$(tail -n 1 events)" != "$1" ] || return 0
+		sleep 0.01
+	done
+	echo "watch: no word of: $1"
+	status=1
+}
+: >watched
+./example_watch watched >events &
+told watching
+echo more >>watched
+told modified
+chmod 600 watched
+told metadata
+rm watched
+told removed
+[ $status -eq 0 ] || kill $!
+wait $! || { echo "watch failed"; status=1; }
+expect "watch" $'watching\nmodified\nmetadata\nremoved' "$(cat events)"
 exit $status

@@ -438,6 +438,27 @@ START_TEST(each_is_complete_once_from_all_sides)
 }
 END_TEST
 
+/* Pages that are gone when a thread of the queue copies them: an end, not the end of the process.
+ */
+START_TEST(threads_survive_a_file_that_others_cut)
+{
+	struct mmapio_file *file = test_open(path, MMAPIO_READ_ONLY);
+	struct mmapio_queue *queue;
+	char bytes[100];
+
+	ck_assert_int_eq(mmapio_guard_install(), 0);
+	ck_assert_int_eq(mmapio_queue_new(&queue, 1), 0);
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	ck_assert_int_eq(
+		mmapio_queue_read(queue, file, 5 * page, bytes, sizeof(bytes), NULL, NULL, NULL),
+		0);
+	ck_assert_int_eq(fetch(queue).result, 0);
+	mmapio_queue_free(queue);
+	mmapio_guard_remove();
+	mmapio_file_unref(file);
+}
+END_TEST
+
 START_TEST(what_a_queue_cannot_have)
 {
 	struct mmapio_queue *queue = NULL;
@@ -464,6 +485,7 @@ int main(void)
 	tcase_add_test(calls, what_has_not_begun_can_be_cancelled);
 	tcase_add_test(calls, freeing_cancels_what_waits_and_waits_for_the_rest);
 	tcase_add_test(calls, each_is_complete_once_from_all_sides);
+	tcase_add_test(calls, threads_survive_a_file_that_others_cut);
 	tcase_add_test(calls, what_a_queue_cannot_have);
 	return test_run(suite);
 }
