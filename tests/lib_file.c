@@ -830,6 +830,49 @@ static void store(struct mmapio_file *file, uint64_t offset)
 	mmapio_slice_put_mut(&slice);
 }
 
+/* Sets the time of access to 2001, the time of change to now. */
+static void make_old(const char *path)
+{
+	const struct timespec times[2] = {{1000000000, 0}, {0, UTIME_NOW}};
+
+	ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static bool is_old(const char *path)
+{
+	struct stat st;
+
+	ck_assert_int_eq(stat(path, &st), 0);
+	return st.st_atim.tv_sec == 1000000000;
+}
+
+/* As read(2) does, or does not (noatime); and not each time. _i: mode */
+START_TEST(reading_moves_the_time_of_access)
+{
+	char path[PATH_MAX], byte;
+	const int fd = test_file(path, 10000);
+	struct mmapio_file *file = test_open(path, modes[_i]);
+	bool moves;
+
+	make_old(path);
+	ck_assert_int_eq(pread(fd, &byte, 1, 0), 1);
+	moves = !is_old(path);
+
+	test_sleep(600 * MILLISECOND);
+	make_old(path);
+	ck_assert(test_reads_pattern(file, 0, 10000));
+	ck_assert(is_old(path)); /* else nothing would be tested */
+	ck_assert(mmapio_file_accessed(file));
+	ck_assert(is_old(path) == !moves);
+
+	make_old(path);
+	ck_assert(!mmapio_file_accessed(file));
+	ck_assert(is_old(path));
+	mmapio_file_unref(file);
+	close(fd);
+}
+END_TEST
+
 /* Without the guard nothing is stored into the mapping. */
 static void install_guard(void)
 {
@@ -1286,6 +1329,7 @@ int main(void)
 	tcase_add_loop_test(times, refresh_moves_the_times_after_every_write, 0, 4);
 	tcase_add_test(times, refresh_moves_no_times_without_a_write);
 	tcase_add_test(times, times_that_were_set_stay);
+	tcase_add_loop_test(times, reading_moves_the_time_of_access, 0, 3);
 	tcase_add_loop_test(times, write_moves_a_future_time_back, 0, 3);
 	tcase_add_loop_test(times, changes_by_others_are_told_once, 0, 3);
 	tcase_add_loop_test(times, closing_moves_the_time, 0, 3);

@@ -104,6 +104,7 @@ static const struct {
 
 static struct {
 	enum kind kind;
+	int error;	  /* 0: what its kind fails with */
 	unsigned int nth; /* 0: none fails */
 	bool all;	  /* those after it, too */
 	unsigned int calls[KINDS];
@@ -126,7 +127,7 @@ UNCHECKED static bool inject(enum kind kind)
 	    (injection.all ? call < injection.nth : call != injection.nth))
 		return false;
 	injection.hit = true;
-	errno = kinds[kind].error;
+	errno = injection.error ? injection.error : kinds[kind].error;
 	return true;
 }
 
@@ -1501,6 +1502,34 @@ START_TEST(whatever_fails)
 }
 END_TEST
 
+/* Kernels before 5.14 lack MADV_POPULATE_READ. _i: with the guard */
+START_TEST(touch_on_older_kernels)
+{
+	char path[PATH_MAX];
+	const int fd = test_file(path, MIB);
+	struct mmapio_file *file;
+
+	if (_i)
+		ck_assert_int_eq(mmapio_guard_install(), 0);
+	test_drop_all(fd);
+	file = test_open(path, MMAPIO_READ_ONLY);
+	ck_assert_uint_eq(test_cached_pages_of(fd, 0, 0), 0);
+	injection.kind = ADVISE;
+	injection.error = EINVAL;
+	injection.all = true;
+	injection.nth = 1;
+	armed = true;
+	ck_assert_int_eq(mmapio_touch(file, 3, UINT64_MAX), 0);
+	armed = false;
+	ck_assert(injection.hit);
+	ck_assert_uint_eq(test_cached_pages_of(fd, 0, 0), MIB / page);
+	mmapio_file_unref(file);
+	if (_i)
+		mmapio_guard_remove();
+	close(fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("inject");
@@ -1509,5 +1538,6 @@ int main(void)
 	page = (uint64_t)sysconf(_SC_PAGESIZE);
 	test_make_folder();
 	tcase_add_loop_test(failures, whatever_fails, 0, (int)ARRAY_SIZE(scenes));
+	tcase_add_loop_test(failures, touch_on_older_kernels, 0, 2);
 	return test_run(suite);
 }

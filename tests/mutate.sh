@@ -8,7 +8,7 @@ srcdir=$(realpath "${srcdir:-.}")
 rm -rf mutations
 mkdir mutations
 cd mutations
-(cd "$srcdir" && tar -c configure* Makefile.* aclocal.m4 build-aux lib src tests docs README.md LICENSE) |
+(cd "$srcdir" && tar -c configure* config.h.in Makefile.* aclocal.m4 build-aux lib src tests docs README.md LICENSE) |
 	tar -x
 # As loud as it can be; what a mutation leaves unused is no error.
 mkdir build
