@@ -173,13 +173,20 @@ START_TEST(what_is_changed_counts_from_the_commit)
 }
 END_TEST
 
+/* Longer than the scheduler lets one of them run: else nothing would be under way at once. */
+#define COUNT ((uint64_t)TEST_REPEAT(2000000))
+
+/* Adds to the second word when the first one is set. */
 static void *count_thread(void *argument)
 {
 	struct mmapio_atomic_u64 view;
+	uint64_t begun = 0;
 
-	THREAD_ASSERT(mmapio_atomic_u64_get(argument, 8, 1, &view) == 0);
-	for (int i = 0; i < 10000; i++)
-		THREAD_ASSERT(mmapio_atomic_u64_add(&view, 0, 1, NULL) == 0);
+	THREAD_ASSERT(mmapio_atomic_u64_get(argument, 0, 2, &view) == 0);
+	while (!begun)
+		THREAD_ASSERT(mmapio_atomic_u64_load(&view, 0, &begun) == 0);
+	for (uint64_t i = 0; i < COUNT; i++)
+		THREAD_ASSERT(mmapio_atomic_u64_add(&view, 1, 1, NULL) == 0);
 	THREAD_ASSERT(mmapio_atomic_u64_put(&view) == 0);
 	return NULL;
 }
@@ -204,6 +211,8 @@ START_TEST(nothing_is_lost_among_threads_and_processes)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
 		ck_assert_int_eq(pthread_create(&threads[i], NULL, count_thread, file), 0);
+	count = 1;
+	test_write(file, 0, &count, sizeof(count));
 	for (uint64_t size = 64; size < 64 + 200 * page; size += page)
 		ck_assert_int_eq(mmapio_file_resize(file, size, 0), 0);
 	for (size_t i = 0; i < ARRAY_SIZE(threads); i++)
@@ -211,7 +220,7 @@ START_TEST(nothing_is_lost_among_threads_and_processes)
 	ck_assert_int_eq(waitpid(child, &status, 0), child);
 	ck_assert_int_eq(status, 0);
 	ck_assert_int_eq(mmapio_read(file, 8, &count, 8), 8);
-	ck_assert_uint_eq(count, 50000);
+	ck_assert_uint_eq(count, 5 * COUNT);
 	mmapio_file_unref(file);
 	close(fd);
 }
