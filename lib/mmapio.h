@@ -704,7 +704,7 @@ ssize_t mmapio_read(struct mmapio_file *file, uint64_t offset, void *buffer,
  *
  * The count, which may be less than length if an error came after some bytes were written; -EBADF:
  * read-only; -ERANGE: a copy-on-write file, beyond its end (nothing is written then); -EFBIG;
- * what pwrite(2) returns; or, the bytes being written, the error of a flush that the policy asked
+ * -ENOMEM: nothing is written; what pwrite(2) returns; or, the bytes being written, the error of a flush that the policy asked
  * for.
  */
 ssize_t mmapio_write(struct mmapio_file *file, uint64_t offset, const void *buffer,
@@ -799,7 +799,7 @@ uint64_t mmapio_changes_bytes(struct mmapio_file *file) MMAPIO_NONNULL(1);
 /*
  * Writes what was changed in view into the file itself, by a read-write handle of the same file,
  * whose flush policy applies. From then on it is no change any more, and its pages follow the file
- * again. What others change in view meanwhile is for the next commit; nobody may hold a mutable
+ * again (those that madvise(2) has no memory for keep what was committed). What others change in view meanwhile is for the next commit; nobody may hold a mutable
  * slice of view with stores that are not committed, for these may be lost. 0; -EBADF: view is not
  * copy-on-write, or target not read-write; -EINVAL: of another file; else an error of
  * mmapio_write(): some of it may have been written then, and all is still a change.
@@ -836,7 +836,7 @@ int mmapio_save(const char *path, const void *data, size_t length,
 
 /*
  * The same with the contents of another file, in the kernel (copy_file_range(2)); holes stay holes.
- * Also -EISDIR, -EINVAL: source is no regular file.
+ * Also -EISDIR, -EINVAL, -ENXIO (a socket): source is no regular file.
  */
 int mmapio_copy_file(const char *source, const char *target, mode_t permissions) MMAPIO_MUST_CHECK
 	MMAPIO_NONNULL(1, 2);
