@@ -28,6 +28,7 @@ struct identity {
 };
 
 #define IDENTITY_INODE (-1)
+#define IDENTITY_MADE  (-2) /* of no file system: a number of the view's (view.h) */
 
 static inline size_t identity_size(const struct identity *identity)
 {

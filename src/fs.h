@@ -11,11 +11,13 @@
 #include "node.h"
 #include "options.h"
 #include "prewarm.h"
+#include "view.h"
 #include "watch.h"
 
 /*
  * Locks, in the order in which one thread may take them; those of one line are never held together:
- *   folder->lock
+ *   folder->lock | listing->lock (view_folders.c) | own->data (view.h)
+ *   view->lock
  *   file->open_lock
  *   files->check_locks
  *   files->lock | flusher->lock | prewarmer->lock | watch->lock
@@ -33,6 +35,7 @@ struct fs {
 	struct flusher *flusher;
 	struct prewarmer *prewarmer;
 	struct watch *watch;
+	struct view *view;    /* the mount is one (-o cow); or NULL */
 	bool switch_identity; /* we run as root: what callers make is made with their identity */
 	bool stateless;	      /* the kernel agreed to it */
 	_Atomic unsigned int writes_waiting; /* ops.c: answers to writes that were handed over */
@@ -43,5 +46,6 @@ struct fs {
 
 /* ops.c: all operations */
 extern const struct fuse_lowlevel_ops fs_operations;
+extern const struct fuse_lowlevel_ops view_operations; /* of a mount that is a view */
 
 #endif

@@ -114,9 +114,11 @@ static struct node *table_find_locked(struct nodes *nodes, const struct identity
 	return node;
 }
 
-static void node_free(struct node *node)
+static void node_free(struct nodes *nodes, struct node *node)
 {
 	if (node) {
+		if (node->own)
+			nodes->own_free(node->own);
 		free(node->name);
 		free(node);
 	}
@@ -210,11 +212,43 @@ void nodes_free(struct nodes *nodes)
 		descriptor = node_descriptor_take(nodes, node);
 		if (descriptor >= 0)
 			close(descriptor);
-		node_free(node);
+		node_free(nodes, node);
 	}
 	nodes->root = NULL;
 	pthread_mutex_destroy(&nodes->descriptor_lock);
 	pthread_mutex_destroy(&nodes->lock);
+}
+
+/* The node of an identity, referenced; made if need be. NULL without memory. */
+static struct node *table_get_locked(struct nodes *nodes, const struct identity *identity,
+				     struct backing_device *device, mode_t type)
+{
+	struct node *node = table_find_locked(nodes, identity);
+
+	if (!node) {
+		node = node_new(identity, device, type);
+		if (!node || !table_add_locked(nodes, node)) {
+			free(node);
+			return NULL;
+		}
+	}
+	return reference_locked(nodes, node);
+}
+
+int node_of_identity(struct nodes *nodes, const struct identity *identity,
+		     struct backing_device *device, mode_t type, struct node **out)
+{
+	pthread_mutex_lock(&nodes->lock);
+	*out = table_get_locked(nodes, identity, device, type);
+	pthread_mutex_unlock(&nodes->lock);
+	return *out ? 0 : -ENOMEM;
+}
+
+void node_lookup(struct nodes *nodes, struct node *node)
+{
+	pthread_mutex_lock(&nodes->lock);
+	node->lookups++;
+	pthread_mutex_unlock(&nodes->lock);
 }
 
 int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *name, int descriptor,
@@ -232,16 +266,11 @@ int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *nam
 		return -ENOMEM;
 
 	pthread_mutex_lock(&nodes->lock);
-	node = table_find_locked(nodes, &identity);
+	node = table_get_locked(nodes, &identity, device, st->st_mode);
 	if (!node) {
-		node = node_new(&identity, device, st->st_mode);
-		if (!node || !table_add_locked(nodes, node)) {
-			pthread_mutex_unlock(&nodes->lock);
-			free(node);
-			return -ENOMEM;
-		}
+		pthread_mutex_unlock(&nodes->lock);
+		return -ENOMEM;
 	}
-	reference_locked(nodes, node);
 	node->lookups += lookup;
 	if (parent)
 		before = name_set_locked(nodes, node, parent, name);
@@ -310,7 +339,7 @@ void node_put(struct nodes *nodes, struct node *node)
 		/* Without the lock: closing the last descriptor of a removed file can take long. */
 		if (descriptor >= 0)
 			close(descriptor);
-		node_free(gone);
+		node_free(nodes, gone);
 		if (trim)
 			malloc_trim(0);
 		node = parent;

@@ -27,6 +27,7 @@
 #include <uthash.h>
 
 struct file;
+struct own;
 struct answer;
 
 STAILQ_HEAD(answer_list, answer);
@@ -61,6 +62,9 @@ struct node {
 	_Atomic bool has_pages; /* the kernel may have some of it; the watch takes it back */
 	struct contents seen; /* files' check lock: while file is NULL, as the kernel knows them */
 
+	struct own *_Atomic own;  /* view->lock, set once: what a view has changed of it, or NULL */
+	_Atomic bool is_attached; /* view->lock: that is known */
+
 	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none.
 	 */
 	_Atomic bool is_stale;
@@ -94,6 +98,7 @@ struct nodes {
 	unsigned int most;	  /* lock: nodes, since memory was last given back */
 	struct node_list dormant; /* lock; the one that has been for the shortest time last */
 	unsigned int dormant_count;
+	void (*own_free)(struct own *own); /* constant */
 
 	pthread_mutex_t descriptor_lock; /* after lock; see descriptor.c */
 	struct node_list idle;
@@ -119,6 +124,14 @@ void nodes_free(struct nodes *nodes);
  */
 int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *name, int descriptor,
 		       bool lookup, struct node **node, struct stat *st);
+
+/* The node of an identity that no descriptor leads to, made if need be, referenced. 0 or -ENOMEM.
+ */
+int node_of_identity(struct nodes *nodes, const struct identity *identity,
+		     struct backing_device *device, mode_t type, struct node **node);
+
+/* The kernel looks the node up once more. */
+void node_lookup(struct nodes *nodes, struct node *node);
 
 /* The node of an identity, referenced, or NULL if it is not known. */
 struct node *node_find(struct nodes *nodes, const struct identity *identity);

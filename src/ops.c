@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of operations, and what is agreed with the kernel at the start. */
-#include "ops.h"
+#include "view_ops.h"
 
 #include "log.h"
 #include "watch.h"
@@ -191,7 +191,8 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	/* It would acknowledge writes that we have not seen. */
 	connection->want &= ~(unsigned int)FUSE_CAP_WRITEBACK_CACHE;
 	/* Handles of what the kernel has forgotten are asked for by "." (ops_names.c). */
-	connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
+	if (!fs->view)
+		connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
 	/* The kernel is told when others have changed a file: it need not drop a file's pages
 	 * because its mtime has moved, which our own writes do. */
 	fs->keeps_cache = connection->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
@@ -203,8 +204,9 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	connection->want |= connection->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 
 	/* The kernel says nothing of what is open then: all must be found again, wherever it is. */
-	fs->stateless = fs->options->io == IO_STATELESS ||
-			(fs->options->io == IO_AUTO && fs->nodes.root->device->handles_open);
+	fs->stateless =
+		fs->options->io == IO_STATELESS ||
+		(fs->options->io == IO_AUTO && (fs->view || fs->nodes.root->device->handles_open));
 	if (fs->stateless && (connection->capable & stateless) != stateless) {
 		if (fs->options->io == IO_STATELESS)
 			log_line(LOG_WARNING, "this kernel has no io=stateless; using io=handles");
@@ -249,4 +251,40 @@ const struct fuse_lowlevel_ops fs_operations = {
 	.fallocate = op_fallocate,
 	.lseek = op_lseek,
 	.copy_file_range = op_copy_file_range,
+};
+
+const struct fuse_lowlevel_ops view_operations = {
+	.init = op_init,
+	.lookup = view_op_lookup,
+	.forget = view_op_forget,
+	.forget_multi = view_op_forget_multi,
+	.getattr = view_op_getattr,
+	.setattr = view_op_setattr,
+	.readlink = view_op_readlink,
+	.mknod = view_op_mknod,
+	.mkdir = view_op_mkdir,
+	.unlink = view_op_unlink,
+	.rmdir = view_op_rmdir,
+	.symlink = view_op_symlink,
+	.rename = view_op_rename,
+	.link = view_op_link,
+	.create = view_op_create,
+	.open = view_op_open,
+	.read = view_op_read,
+	.write = view_op_write,
+	.flush = op_flush,
+	.fsync = view_op_fsync,
+	.opendir = view_op_opendir,
+	.readdir = view_op_readdir,
+	.readdirplus = view_op_readdirplus,
+	.releasedir = view_op_releasedir,
+	.fsyncdir = view_op_fsyncdir,
+	.statfs = view_op_statfs,
+	.setxattr = view_op_setxattr,
+	.getxattr = view_op_getxattr,
+	.listxattr = view_op_listxattr,
+	.removexattr = view_op_removexattr,
+	.fallocate = view_op_fallocate,
+	.lseek = view_op_lseek,
+	.copy_file_range = view_op_copy_file_range,
 };

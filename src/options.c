@@ -17,6 +17,7 @@ enum {
 	KEY_WRITE,
 	KEY_PREWARM,
 	KEY_PREWARM_LIMIT,
+	KEY_COW_LIMIT,
 	KEY_ENTRY_TIMEOUT,
 	KEY_ATTR_TIMEOUT,
 	KEY_NEGATIVE_TIMEOUT,
@@ -52,6 +53,9 @@ static const struct fuse_opt option_table[] = {
 	FUSE_OPT_KEY("prewarm_limit=", KEY_PREWARM_LIMIT),
 	{"subtype=%s", offsetof(struct options, subtype), 0},
 	{"prewarm_match=%s", offsetof(struct options, prewarm_match), 0},
+	FLAG("cow", cow),
+	{"cow=%s", offsetof(struct options, cow_folder), 0},
+	FUSE_OPT_KEY("cow_limit=", KEY_COW_LIMIT),
 	FUSE_OPT_KEY("entry_timeout=", KEY_ENTRY_TIMEOUT),
 	FUSE_OPT_KEY("attr_timeout=", KEY_ATTR_TIMEOUT),
 	FUSE_OPT_KEY("negative_timeout=", KEY_NEGATIVE_TIMEOUT),
@@ -195,6 +199,8 @@ static int parse_one(void *data, const char *argument, int key, struct fuse_args
 		return 0;
 	case KEY_PREWARM_LIMIT:
 		return parse_size(&options->prewarm_limit, argument, value);
+	case KEY_COW_LIMIT:
+		return parse_size(&options->cow_limit, argument, value);
 	case KEY_ENTRY_TIMEOUT:
 		return parse_seconds(&options->entry_timeout, argument, value);
 	case KEY_ATTR_TIMEOUT:
@@ -264,6 +270,7 @@ int options_parse(struct options *options, int argc, char **argv)
 		return -1;
 	if (options->help || options->version)
 		return 0;
+	options->cow = options->cow || options->cow_folder;
 	if (!options->backing || !options->mountpoint) {
 		fprintf(stderr,
 			"mmapfs: %s is missing; usage: mmapfs [-o OPTIONS] BACKING MOUNTPOINT\n",
@@ -279,6 +286,7 @@ void options_free(struct options *options)
 	free(options->mountpoint);
 	free(options->subtype);
 	free(options->prewarm_match);
+	free(options->cow_folder);
 	fuse_opt_free_args(&options->fuse_args);
 }
 
@@ -304,6 +312,10 @@ void options_help(void)
 	       "                           first opened or used), mount (all, in the background)\n"
 	       "    -o prewarm_match=GLOB  only files of such a name (path, if GLOB has a '/')\n"
 	       "    -o prewarm_limit=SIZE  of each file (open), or of all (mount), at most SIZE\n"
+	       "    -o cow[=DIR]           the mount is a private copy-on-write view: nothing\n"
+	       "                           reaches BACKING. Kept in the folder DIR, or in memory\n"
+	       "    -o cow_limit=SIZE      how much changed data it may take (half of the memory\n"
+	       "                           that is free; with DIR no limit)\n"
 	       "    -o io=MODE             auto (default: stateless by root), stateless,\n"
 	       "                           handles: the kernel does not tell of opens, or does\n"
 	       "    -o write=METHOD        auto (default: the cheaper), store (into the mapping),\n"

@@ -44,6 +44,9 @@ struct options {
 	char *subtype;		/* of the mount's type, fuse.mmapfs; NULL: that, "": none */
 	char *prewarm_match;	/* NULL: all */
 	uint64_t prewarm_limit; /* bytes; UINT64_MAX: none */
+	bool cow;		/* the mount is a view, */
+	char *cow_folder;	/* kept here; NULL: in memory */
+	uint64_t cow_limit;	/* bytes; 0: the standard one */
 	double entry_timeout;
 	double attr_timeout;
 	double negative_timeout;

@@ -11,6 +11,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/magic.h>
 #include <poll.h>
@@ -62,16 +63,44 @@ static const char *fuse_reason(void)
 	return *reason ? reason : "libfuse gave no reason";
 }
 
+/* Whether a folder, whose descriptor is consumed, is another or lies below it: found by going up,
+ * since paths can be many. How many levels, from 0; -1: it does not. */
+static int levels_below(int folder, const struct stat *other)
+{
+	struct stat st, before;
+	int up, level = 0;
+
+	if (fstat(folder, &st)) {
+		close(folder);
+		return -1;
+	}
+	do {
+		if (st.st_dev == other->st_dev && st.st_ino == other->st_ino) {
+			close(folder);
+			return level;
+		}
+		before = st;
+		up = openat(folder, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		close(folder);
+		folder = up;
+		level++;
+	} while (folder >= 0 && fstat(folder, &st) == 0 &&
+		 (st.st_dev != before.st_dev || st.st_ino != before.st_ino));
+	if (folder >= 0)
+		close(folder);
+	return -1;
+}
+
 /*
- * Whether mountpoint lies below backing: found by going up, since paths can be many. Also whether
- * it can be mounted on at all. 0, or -1 when a line has said why not.
+ * Whether mountpoint lies below backing, or cannot be mounted on at all. 0, or -1 when a line has
+ * said why not.
  */
 static int check_mountpoint(const char *mountpoint, const struct stat *backing)
 {
-	struct stat st, before;
+	struct stat st;
 	struct statfs kind;
 	struct statx stx;
-	int folder, up, level = 0;
+	int folder;
 
 	folder = open(mountpoint, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	/* A dead mount may still have attributes in the kernel's cache, but no statfs. */
@@ -96,21 +125,10 @@ static int check_mountpoint(const char *mountpoint, const struct stat *backing)
 		close(folder);
 		return -1;
 	}
-	do {
-		if (level > 0 && st.st_dev == backing->st_dev && st.st_ino == backing->st_ino) {
-			log_line(LOG_ERR, "%s: lies below BACKING; mount it elsewhere", mountpoint);
-			close(folder);
-			return -1;
-		}
-		before = st;
-		up = openat(folder, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		close(folder);
-		folder = up;
-		level++;
-	} while (folder >= 0 && fstat(folder, &st) == 0 &&
-		 (st.st_dev != before.st_dev || st.st_ino != before.st_ino));
-	if (folder >= 0)
-		close(folder);
+	if (levels_below(folder, backing) > 0) {
+		log_line(LOG_ERR, "%s: lies below BACKING; mount it elsewhere", mountpoint);
+		return -1;
+	}
 	return 0;
 }
 
@@ -241,7 +259,8 @@ static int serve(struct fs *fs, struct options *options, const char *source, con
 
 	fuse_set_log_func(fuse_say);
 	session = add_mount_options(options, source) == 0
-			  ? fuse_session_new(&options->fuse_args, &fs_operations,
+			  ? fuse_session_new(&options->fuse_args,
+					     fs->view ? &view_operations : &fs_operations,
 					     sizeof(fs_operations), fs)
 			  : NULL;
 	if (!session) {
@@ -294,6 +313,66 @@ static void load_unwinder(void)
 		pthread_join(thread, NULL);
 }
 
+/* What a view may take if nothing is said: half of the memory that is free. */
+static uint64_t half_of_free(void)
+{
+	FILE *stream = fopen("/proc/meminfo", "re");
+	uint64_t kib = 0;
+	char *line = NULL;
+	size_t size = 0;
+
+	while (stream && getline(&line, &size, stream) > 0)
+		if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
+			break;
+	free(line);
+	if (stream)
+		fclose(stream);
+	return kib * 1024 / 2;
+}
+
+/* A store is neither in what is mounted nor in what it is mounted on. 0, or -1 when a line has said
+ * so. */
+static int check_store(const char *folder, const char *mountpoint, const struct stat *backing)
+{
+	int store = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct stat point;
+	const char *in = NULL;
+
+	if (store < 0 || stat(mountpoint, &point)) {
+		log_line(LOG_ERR, "-o cow=%s: %s; it must be a folder that you may write", folder,
+			 strerror(errno));
+		if (store >= 0)
+			close(store);
+		return -1;
+	}
+	if (levels_below(dup(store), backing) >= 0)
+		in = "BACKING";
+	else if (levels_below(dup(store), &point) >= 0)
+		in = "MOUNTPOINT";
+	close(store);
+	if (in)
+		log_line(LOG_ERR, "-o cow=%s: lies in %s; use a folder elsewhere", folder, in);
+	return in ? -1 : 0;
+}
+
+static int start_view(struct fs *fs, const struct options *options, const char *source,
+		      const char *folder)
+{
+	struct view_options view = {
+		.folder = folder,
+		.limit = options->cow_limit ? options->cow_limit
+			 : folder	    ? UINT64_MAX
+					    : half_of_free(),
+		.backing_path = source,
+		.policy = options->flush,
+	};
+
+	if (!options->cow)
+		return 0;
+	fs->nodes.own_free = own_free;
+	return view_open(&fs->view, fs, &view);
+}
+
 static int start_threads(struct fs *fs, const struct options *options)
 {
 	struct prewarm_options prewarm = {
@@ -324,7 +403,8 @@ static struct backing_attributes backing_attributes(const struct options *option
 	}
 	if (options->nodiratime)
 		attributes.set |= MOUNT_ATTR_NODIRATIME;
-	if (options->read_only) { /* (not MOUNT_ATTR_RDONLY: it can be mounted rw again) */
+	if (options->read_only ||
+	    options->cow) { /* (not MOUNT_ATTR_RDONLY: it can be mounted rw again) */
 		attributes.set = (attributes.set & ~MOUNT_ATTR__ATIME) | MOUNT_ATTR_NOATIME;
 		attributes.clear = MOUNT_ATTR__ATIME;
 	}
@@ -337,8 +417,8 @@ static int run(struct options *options, int ready)
 	struct fs *fs = calloc(1, sizeof(*fs));
 	const struct limits limits = find_limits(options);
 	const struct backing_attributes attributes = backing_attributes(options);
-	char *source = NULL, *mountpoint = NULL;
-	int status = EXIT_FAILURE, error, flushed;
+	char *source = NULL, *mountpoint = NULL, *folder = NULL;
+	int status = EXIT_FAILURE, error, flushed, kept;
 	struct stat st;
 
 	if (!fs)
@@ -361,6 +441,10 @@ static int run(struct options *options, int ready)
 	mountpoint = realpath(options->mountpoint, NULL);
 	source = *options->backing == '/' ? strdup(options->backing)
 					  : realpath(options->backing, NULL);
+	folder = options->cow_folder ? realpath(options->cow_folder, NULL) : NULL;
+	if (options->cow_folder &&
+	    check_store(folder ? folder : options->cow_folder, options->mountpoint, &st))
+		goto out_backing;
 	if (!mountpoint || !source || chdir("/") || (error = mmapio_guard_install()) ||
 	    (error = caller_init(fs))) {
 		log_line(LOG_ERR, "%s: %s", options->mountpoint, strerror(error ? -error : errno));
@@ -378,7 +462,8 @@ static int run(struct options *options, int ready)
 	error = start_threads(fs, options);
 	if (error)
 		log_line(LOG_ERR, "no threads: %s", strerror(-error));
-	else if (serve(fs, options, source, mountpoint) == 0)
+	else if (start_view(fs, options, source, folder) == 0 &&
+		 serve(fs, options, source, mountpoint) == 0)
 		status = EXIT_SUCCESS;
 
 	/* Nothing is served any more: bring what is left to the disk. */
@@ -386,9 +471,12 @@ static int run(struct options *options, int ready)
 	error = files_close(&fs->files);
 	backing_stop_flushers(&fs->backing);
 	flushed = flusher_free(fs->flusher);
-	if (error || flushed) {
+	kept = view_close(fs->view);
+	if (error || flushed || kept) {
 		log_line(LOG_ERR, "%s: not all could be brought to the disk: %s", options->backing,
-			 strerror(error ? -error : -flushed));
+			 strerror(error	    ? -error
+				  : flushed ? -flushed
+					    : -kept));
 		status = EXIT_FAILURE;
 	}
 	watch_free(fs->watch);
@@ -398,6 +486,7 @@ out_backing:
 	backing_close(&fs->backing);
 	free(source);
 	free(mountpoint);
+	free(folder);
 out_fs:
 	free(fs);
 	return status;

@@ -1,0 +1,1100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store (store.h). A folder with two files: "rows", an SQLite data base in WAL mode, and
+ * "heap", which is locked by whoever uses the store; or both in memory.
+ *
+ * A commit reaches the kernel, so it survives our death, and store_sync() the disk: heap first,
+ * then the log of the rows. A slot that is given back is used again after the next sync, when
+ * nothing on the disk says any more what it was.
+ */
+#include "store.h"
+
+#include "log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FORMAT 1
+
+static const char schema[] =
+	"CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+	"CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, base BLOB UNIQUE, base_path BLOB,"
+	" base_size INTEGER, base_mtime INTEGER, base_mtime_ns INTEGER, base_ctime INTEGER,"
+	" base_ctime_ns INTEGER, ino INTEGER, mode INTEGER, uid INTEGER, gid INTEGER,"
+	" device INTEGER, links INTEGER, size INTEGER, blocks INTEGER, atime INTEGER,"
+	" atime_ns INTEGER, mtime INTEGER, mtime_ns INTEGER, ctime INTEGER, ctime_ns INTEGER,"
+	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER);"
+	"CREATE INDEX orphan ON object (links) WHERE links = 0;"
+	"CREATE TABLE name (folder INTEGER, name BLOB, object INTEGER, PRIMARY KEY (folder, name))"
+	" WITHOUT ROWID;"
+	"CREATE TABLE xattr (object INTEGER, name BLOB, value BLOB, PRIMARY KEY (object, name))"
+	" WITHOUT ROWID;"
+	"CREATE TABLE chunk (object INTEGER, chunk INTEGER, slots BLOB, PRIMARY KEY (object, chunk))"
+	" WITHOUT ROWID;"
+	"CREATE TABLE free (slot INTEGER PRIMARY KEY, count INTEGER);";
+
+enum statement {
+	BEGIN,
+	COMMIT,
+	ROLLBACK,
+	META_GET,
+	META_SET,
+	OBJECT_ADD,
+	OBJECT_SET,
+	OBJECT_REMOVE,
+	OBJECT_REMOVE_NAMES,
+	OBJECT_REMOVE_XATTRS,
+	OBJECT_REMOVE_CHUNKS,
+	OBJECT_GET,
+	OBJECT_FIND,
+	OBJECT_ORPHAN,
+	NAME_GET,
+	NAME_SET,
+	NAME_REMOVE,
+	NAMES_EACH,
+	XATTR_GET,
+	XATTR_SET,
+	XATTR_REMOVE,
+	XATTRS_EACH,
+	CHUNK_SET,
+	CHUNK_REMOVE,
+	CHUNKS_EACH,
+	FREE_ADD,
+	FREE_REMOVE,
+	FREE_EACH,
+	STATEMENTS,
+};
+
+#define OBJECT_COLUMNS                                                                             \
+	"id, base, base_path, base_size, base_mtime, base_mtime_ns, base_ctime, base_ctime_ns,"    \
+	" ino, mode, uid, gid, device, links, size, blocks, atime, atime_ns, mtime, mtime_ns,"     \
+	" ctime, ctime_ns, cut, target, parent, has"
+
+static const char *const texts[STATEMENTS] = {
+	[BEGIN] = "BEGIN IMMEDIATE",
+	[COMMIT] = "COMMIT",
+	[ROLLBACK] = "ROLLBACK",
+	[META_GET] = "SELECT value FROM meta WHERE key = ?",
+	[META_SET] = "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+	[OBJECT_ADD] = "INSERT INTO object (" OBJECT_COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
+		       " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[OBJECT_SET] = "UPDATE object SET ino = ?9, mode = ?10, uid = ?11, gid = ?12, device = ?13,"
+		       " links = ?14, size = ?15, blocks = ?16, atime = ?17, atime_ns = ?18,"
+		       " mtime = ?19, mtime_ns = ?20, ctime = ?21, ctime_ns = ?22, cut = ?23,"
+		       " parent = ?25, has = ?26 WHERE id = ?1",
+	[OBJECT_REMOVE] = "DELETE FROM object WHERE id = ?",
+	[OBJECT_REMOVE_NAMES] = "DELETE FROM name WHERE folder = ?",
+	[OBJECT_REMOVE_XATTRS] = "DELETE FROM xattr WHERE object = ?",
+	[OBJECT_REMOVE_CHUNKS] = "DELETE FROM chunk WHERE object = ?",
+	[OBJECT_GET] = "SELECT " OBJECT_COLUMNS " FROM object WHERE id = ?",
+	[OBJECT_FIND] = "SELECT " OBJECT_COLUMNS " FROM object WHERE base = ?",
+	[OBJECT_ORPHAN] = "SELECT id FROM object WHERE links = 0 LIMIT 1",
+	[NAME_GET] = "SELECT object FROM name WHERE folder = ? AND name = ?",
+	[NAME_SET] = "INSERT OR REPLACE INTO name VALUES (?, ?, ?)",
+	[NAME_REMOVE] = "DELETE FROM name WHERE folder = ? AND name = ?",
+	[NAMES_EACH] = "SELECT name, object FROM name WHERE folder = ?",
+	[XATTR_GET] = "SELECT value FROM xattr WHERE object = ? AND name = ?",
+	[XATTR_SET] = "INSERT OR REPLACE INTO xattr VALUES (?, ?, ?)",
+	[XATTR_REMOVE] = "DELETE FROM xattr WHERE object = ? AND name = ?",
+	[XATTRS_EACH] = "SELECT name, value IS NULL FROM xattr WHERE object = ?",
+	[CHUNK_SET] = "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?)",
+	[CHUNK_REMOVE] = "DELETE FROM chunk WHERE object = ? AND chunk = ?",
+	[CHUNKS_EACH] = "SELECT chunk, slots FROM chunk WHERE object = ?",
+	[FREE_ADD] = "INSERT OR REPLACE INTO free VALUES (?, ?)",
+	[FREE_REMOVE] = "DELETE FROM free WHERE slot = ?",
+	[FREE_EACH] = "SELECT slot, count FROM free",
+};
+
+/* Slots side by side. Of free ones, each is a row: so they are not joined. */
+struct run {
+	uint64_t slot, count;
+	bool whole; /* of what was taken: it was all of a free run */
+};
+
+struct runs {
+	struct run *run;
+	size_t count, room;
+};
+
+struct store {
+	sqlite3 *rows;
+	sqlite3_stmt *statement[STATEMENTS];
+	struct mmapio_file *heap;
+	bool in_memory;
+	bool quiet;	   /* errors are told by who opens it */
+	uint64_t limit;	   /* constant: slots */
+	uint64_t used;	   /* slots */
+	uint64_t end;	   /* the first slot that was never used */
+	uint64_t reserved; /* what the rows have for it: never less */
+	struct runs free;
+	struct runs given; /* free after the next sync */
+	uint64_t synced;
+	/* What a rollback takes back: */
+	struct runs taken;  /* from free */
+	struct runs giving; /* given, when it is committed */
+	uint64_t used_before, end_before, reserved_before;
+};
+
+void object_free(struct object *object)
+{
+	free(object->base_path);
+	free(object->target);
+	object->base_path = object->target = NULL;
+}
+
+/* --- SQLite ----------------------------------------------------------------------------------- */
+
+/* What a result of SQLite is as an errno. The first of those that mean damage are logged. */
+static int error_of(struct store *store, int result)
+{
+	switch (result & 0xff) {
+	case SQLITE_OK:
+	case SQLITE_ROW:
+	case SQLITE_DONE:
+		return 0;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_READONLY:
+	case SQLITE_PERM:
+		return -EROFS;
+	case SQLITE_IOERR:
+		if (sqlite3_system_errno(store->rows) == ENOSPC ||
+		    sqlite3_system_errno(store->rows) == EDQUOT)
+			return -ENOSPC;
+		/* fall through */
+	default:
+		if (!store->quiet)
+			log_line(LOG_ERR, "store of the view: %s", sqlite3_errmsg(store->rows));
+		return -EIO;
+	}
+}
+
+/* The statement, without bindings; NULL when an error has been logged. */
+static sqlite3_stmt *prepare(struct store *store, enum statement which)
+{
+	sqlite3_stmt **statement = &store->statement[which];
+
+	if (!*statement) {
+		if (sqlite3_prepare_v3(store->rows, texts[which], -1, SQLITE_PREPARE_PERSISTENT,
+				       statement, NULL))
+			return NULL;
+	} else {
+		sqlite3_reset(*statement);
+	}
+	return *statement;
+}
+
+/* Runs a statement that was bound to its end. */
+static int run(struct store *store, sqlite3_stmt *statement)
+{
+	int error;
+
+	if (!statement)
+		return error_of(store, sqlite3_errcode(store->rows));
+	error = error_of(store, sqlite3_step(statement));
+	sqlite3_reset(statement);
+	return error;
+}
+
+/* The first row: 1; 0: none. The statement is to be reset. */
+static int first(struct store *store, sqlite3_stmt *statement)
+{
+	int result, error;
+
+	if (!statement)
+		return error_of(store, sqlite3_errcode(store->rows));
+	result = sqlite3_step(statement);
+	if (result == SQLITE_ROW)
+		return 1;
+	error = error_of(store, result);
+	sqlite3_reset(statement);
+	return error;
+}
+
+static int run_id(struct store *store, enum statement which, int64_t id)
+{
+	sqlite3_stmt *statement = prepare(store, which);
+
+	if (statement)
+		sqlite3_bind_int64(statement, 1, id);
+	return run(store, statement);
+}
+
+static void bind_name(sqlite3_stmt *statement, int at, const char *name)
+{
+	sqlite3_bind_blob(statement, at, name, (int)strlen(name), SQLITE_STATIC);
+}
+
+/* A copy, with a zero at its end, or NULL. */
+static char *column_text(sqlite3_stmt *statement, int at)
+{
+	const void *bytes = sqlite3_column_blob(statement, at);
+	int length = sqlite3_column_bytes(statement, at);
+
+	return bytes || length == 0 ? strndup(bytes ? bytes : "", (size_t)length) : NULL;
+}
+
+static int meta_set_number(struct store *store, const char *key, int64_t value)
+{
+	sqlite3_stmt *statement = prepare(store, META_SET);
+
+	if (statement) {
+		sqlite3_bind_text(statement, 1, key, -1, SQLITE_STATIC);
+		sqlite3_bind_int64(statement, 2, value);
+	}
+	return run(store, statement);
+}
+
+static int meta_set_bytes(struct store *store, const char *key, const void *value, size_t length)
+{
+	sqlite3_stmt *statement = prepare(store, META_SET);
+
+	if (statement) {
+		sqlite3_bind_text(statement, 1, key, -1, SQLITE_STATIC);
+		sqlite3_bind_blob(statement, 2, value, (int)length, SQLITE_STATIC);
+	}
+	return run(store, statement);
+}
+
+/* The row of a key: 1 and a statement to be reset, or 0. */
+static int meta_get(struct store *store, const char *key, sqlite3_stmt **statement)
+{
+	*statement = prepare(store, META_GET);
+	if (*statement)
+		sqlite3_bind_text(*statement, 1, key, -1, SQLITE_STATIC);
+	return first(store, *statement);
+}
+
+/* --- Slots ------------------------------------------------------------------------------------ */
+
+static int runs_add(struct runs *runs, uint64_t slot, uint64_t count, bool whole)
+{
+	if (runs->count == runs->room) {
+		size_t room = runs->room ? 2 * runs->room : 64;
+		struct run *longer = realloc(runs->run, room * sizeof(*longer));
+
+		if (!longer)
+			return -ENOMEM;
+		runs->run = longer;
+		runs->room = room;
+	}
+	runs->run[runs->count++] = (struct run){slot, count, whole};
+	return 0;
+}
+
+static int free_set(struct store *store, uint64_t slot, uint64_t count)
+{
+	sqlite3_stmt *statement;
+
+	if (count == 0)
+		return run_id(store, FREE_REMOVE, (int64_t)slot);
+	statement = prepare(store, FREE_ADD);
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, (int64_t)slot);
+		sqlite3_bind_int64(statement, 2, (int64_t)count);
+	}
+	return run(store, statement);
+}
+
+/* The heap grows by that many slots at once, so that its end is seldom written down. */
+#define RESERVE 1024
+
+static int heap_reserve(struct store *store, uint64_t end)
+{
+	uint64_t size = (end + RESERVE) * STORE_BLOCK;
+	int error;
+
+	if (end <= store->reserved)
+		return 0;
+	error = mmapio_file_resize(store->heap, size, MMAPIO_FOREVER);
+	if (!error)
+		error = meta_set_number(store, "end", (int64_t)(end + RESERVE));
+	if (!error)
+		store->reserved = end + RESERVE;
+	return error;
+}
+
+int store_slots_take(struct store *store, uint64_t *slot, uint64_t *count)
+{
+	struct run *last = store->free.count ? &store->free.run[store->free.count - 1] : NULL;
+	uint64_t left = store->limit > store->used ? store->limit - store->used : 0;
+	int error;
+
+	if (*count > left)
+		*count = left;
+	if (*count == 0)
+		return -ENOSPC;
+	if (last) {
+		/* From its end, so that its row keeps its key. */
+		if (*count > last->count)
+			*count = last->count;
+		*slot = last->slot + last->count - *count;
+		error = runs_add(&store->taken, *slot, *count, *count == last->count);
+		if (!error)
+			error = free_set(store, last->slot, last->count - *count);
+		if (error)
+			return error;
+		last->count -= *count;
+		if (last->count == 0)
+			store->free.count--;
+	} else {
+		error = heap_reserve(store, store->end + *count);
+		if (error)
+			return error;
+		*slot = store->end;
+		store->end += *count;
+	}
+	store->used += *count;
+	return 0;
+}
+
+int store_slots_give(struct store *store, uint64_t slot, uint64_t count)
+{
+	int error = free_set(store, slot, count);
+
+	if (error)
+		return error;
+	store->used -= count;
+	return runs_add(&store->giving, slot, count, false);
+}
+
+/* --- Transactions ----------------------------------------------------------------------------- */
+
+int store_begin(struct store *store)
+{
+	store->taken.count = store->giving.count = 0;
+	store->used_before = store->used;
+	store->end_before = store->end;
+	store->reserved_before = store->reserved;
+	return run(store, prepare(store, BEGIN));
+}
+
+int store_commit(struct store *store)
+{
+	int error = run(store, prepare(store, COMMIT));
+
+	if (error) {
+		store_rollback(store);
+		return error;
+	}
+	/* (What there is no memory for is found by the next mount.) */
+	for (size_t i = 0; i < store->giving.count; i++)
+		(void)runs_add(store->in_memory ? &store->free : &store->given,
+			       store->giving.run[i].slot, store->giving.run[i].count, false);
+	store->giving.count = 0;
+	return 0;
+}
+
+void store_rollback(struct store *store)
+{
+	if (!sqlite3_get_autocommit(store->rows))
+		(void)run(store, prepare(store, ROLLBACK));
+	while (store->taken.count) {
+		const struct run *taken = &store->taken.run[--store->taken.count];
+
+		if (taken->whole)
+			(void)runs_add(&store->free, taken->slot, taken->count, false);
+		else
+			store->free.run[store->free.count - 1].count += taken->count;
+	}
+	store->giving.count = 0;
+	store->used = store->used_before;
+	store->end = store->end_before;
+	store->reserved = store->reserved_before;
+}
+
+struct mmapio_file *store_heap(struct store *store)
+{
+	return store->heap;
+}
+
+void store_room(struct store *store, uint64_t *used, uint64_t *limit)
+{
+	*used = store->used * STORE_BLOCK;
+	*limit = store->limit == UINT64_MAX ? UINT64_MAX : store->limit * STORE_BLOCK;
+}
+
+int store_descriptor(const struct store *store)
+{
+	return mmapio_file_descriptor(store->heap);
+}
+
+/* --- Objects ---------------------------------------------------------------------------------- */
+
+enum { HAS_NAMES = 1, HAS_XATTRS = 2, HAS_BLOCKS = 4 };
+
+static void object_bind(sqlite3_stmt *statement, const struct object *object)
+{
+	int at = 1;
+
+	if (object->id)
+		sqlite3_bind_int64(statement, at, object->id);
+	at++;
+	if (object->has_base) {
+		sqlite3_bind_blob(statement, at, object->base.bytes, (int)object->base.length,
+				  SQLITE_STATIC);
+		bind_name(statement, at + 1, object->base_path ? object->base_path : "");
+	}
+	at += 2;
+	sqlite3_bind_int64(statement, at++, (int64_t)object->base_size);
+	sqlite3_bind_int64(statement, at++, object->base_mtime.tv_sec);
+	sqlite3_bind_int64(statement, at++, object->base_mtime.tv_nsec);
+	sqlite3_bind_int64(statement, at++, object->base_ctime.tv_sec);
+	sqlite3_bind_int64(statement, at++, object->base_ctime.tv_nsec);
+	sqlite3_bind_int64(statement, at++, (int64_t)object->ino);
+	sqlite3_bind_int64(statement, at++, object->mode);
+	sqlite3_bind_int64(statement, at++, object->uid);
+	sqlite3_bind_int64(statement, at++, object->gid);
+	sqlite3_bind_int64(statement, at++, (int64_t)object->device);
+	sqlite3_bind_int64(statement, at++, (int64_t)object->links);
+	sqlite3_bind_int64(statement, at++, (int64_t)object->size);
+	sqlite3_bind_int64(statement, at++, (int64_t)object->blocks);
+	sqlite3_bind_int64(statement, at++, object->atime.tv_sec);
+	sqlite3_bind_int64(statement, at++, object->atime.tv_nsec);
+	sqlite3_bind_int64(statement, at++, object->mtime.tv_sec);
+	sqlite3_bind_int64(statement, at++, object->mtime.tv_nsec);
+	sqlite3_bind_int64(statement, at++, object->ctime.tv_sec);
+	sqlite3_bind_int64(statement, at++, object->ctime.tv_nsec);
+	sqlite3_bind_int64(statement, at++, (int64_t)object->cut);
+	if (object->target)
+		bind_name(statement, at, object->target);
+	at++;
+	sqlite3_bind_int64(statement, at++, object->parent);
+	sqlite3_bind_int64(statement, at++,
+			   (object->has_names ? HAS_NAMES : 0) |
+				   (object->has_xattrs ? HAS_XATTRS : 0) |
+				   (object->has_blocks ? HAS_BLOCKS : 0));
+}
+
+static int object_read(struct store *store, sqlite3_stmt *statement, struct object *object)
+{
+	int found = first(store, statement), at = 0;
+	int64_t has;
+
+	if (found <= 0)
+		return found;
+	*object = (struct object){.id = sqlite3_column_int64(statement, at++)};
+	object->has_base = sqlite3_column_type(statement, at) != SQLITE_NULL;
+	object->base.length = (size_t)sqlite3_column_bytes(statement, at);
+	if (object->base.length > sizeof(object->base.bytes))
+		found = -EIO;
+	else if (object->base.length)
+		memcpy(object->base.bytes, sqlite3_column_blob(statement, at), object->base.length);
+	at++;
+	if (object->has_base && !(object->base_path = column_text(statement, at)))
+		found = -ENOMEM;
+	at++;
+	object->base_size = (uint64_t)sqlite3_column_int64(statement, at++);
+	object->base_mtime.tv_sec = sqlite3_column_int64(statement, at++);
+	object->base_mtime.tv_nsec = sqlite3_column_int64(statement, at++);
+	object->base_ctime.tv_sec = sqlite3_column_int64(statement, at++);
+	object->base_ctime.tv_nsec = sqlite3_column_int64(statement, at++);
+	object->ino = (uint64_t)sqlite3_column_int64(statement, at++);
+	object->mode = (mode_t)sqlite3_column_int64(statement, at++);
+	object->uid = (uid_t)sqlite3_column_int64(statement, at++);
+	object->gid = (gid_t)sqlite3_column_int64(statement, at++);
+	object->device = (dev_t)sqlite3_column_int64(statement, at++);
+	object->links = (uint64_t)sqlite3_column_int64(statement, at++);
+	object->size = (uint64_t)sqlite3_column_int64(statement, at++);
+	object->blocks = (uint64_t)sqlite3_column_int64(statement, at++);
+	object->atime.tv_sec = sqlite3_column_int64(statement, at++);
+	object->atime.tv_nsec = sqlite3_column_int64(statement, at++);
+	object->mtime.tv_sec = sqlite3_column_int64(statement, at++);
+	object->mtime.tv_nsec = sqlite3_column_int64(statement, at++);
+	object->ctime.tv_sec = sqlite3_column_int64(statement, at++);
+	object->ctime.tv_nsec = sqlite3_column_int64(statement, at++);
+	object->cut = (uint64_t)sqlite3_column_int64(statement, at++);
+	if (sqlite3_column_type(statement, at) != SQLITE_NULL &&
+	    !(object->target = column_text(statement, at)))
+		found = -ENOMEM;
+	at++;
+	object->parent = sqlite3_column_int64(statement, at++);
+	has = sqlite3_column_int64(statement, at++);
+	object->has_names = has & HAS_NAMES;
+	object->has_xattrs = has & HAS_XATTRS;
+	object->has_blocks = has & HAS_BLOCKS;
+	sqlite3_reset(statement);
+	if (found < 0)
+		object_free(object);
+	return found;
+}
+
+int store_object_add(struct store *store, struct object *object)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_ADD);
+	int error;
+
+	if (statement) {
+		sqlite3_clear_bindings(statement);
+		object_bind(statement, object);
+	}
+	error = run(store, statement);
+	if (!error)
+		object->id = sqlite3_last_insert_rowid(store->rows);
+	return error;
+}
+
+int store_object_set(struct store *store, const struct object *object)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_SET);
+
+	if (statement) {
+		sqlite3_clear_bindings(statement);
+		object_bind(statement, object);
+	}
+	return run(store, statement);
+}
+
+static int slots_give_all(void *context, uint64_t chunk, const uint64_t *slots)
+{
+	struct store *store = context;
+	int error = 0;
+
+	(void)chunk;
+	for (int i = 0; i < STORE_CHUNK && !error; i++) {
+		uint64_t count = 1;
+
+		if (slots[i] < SLOT_FIRST)
+			continue;
+		while (i + (int)count < STORE_CHUNK && slots[i + (int)count] == slots[i] + count)
+			count++;
+		error = store_slots_give(store, slots[i], count);
+		i += (int)count - 1;
+	}
+	return error;
+}
+
+int store_object_remove(struct store *store, int64_t id)
+{
+	int error = store_chunks_each(store, id, slots_give_all, store);
+
+	if (!error)
+		error = run_id(store, OBJECT_REMOVE_CHUNKS, id);
+	if (!error)
+		error = run_id(store, OBJECT_REMOVE_NAMES, id);
+	if (!error)
+		error = run_id(store, OBJECT_REMOVE_XATTRS, id);
+	return error ? error : run_id(store, OBJECT_REMOVE, id);
+}
+
+int store_object_get(struct store *store, int64_t id, struct object *object)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_GET);
+
+	if (statement)
+		sqlite3_bind_int64(statement, 1, id);
+	return object_read(store, statement, object);
+}
+
+int store_object_find(struct store *store, const struct store_identity *base, struct object *object)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_FIND);
+
+	if (statement)
+		sqlite3_bind_blob(statement, 1, base->bytes, (int)base->length, SQLITE_STATIC);
+	return object_read(store, statement, object);
+}
+
+int store_object_orphan(struct store *store, int64_t *id)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_ORPHAN);
+	int found = first(store, statement);
+
+	if (found == 1) {
+		*id = sqlite3_column_int64(statement, 0);
+		sqlite3_reset(statement);
+	}
+	return found;
+}
+
+/* --- Names and extended attributes ------------------------------------------------------------ */
+
+int store_name_get(struct store *store, int64_t folder, const char *name, int64_t *object)
+{
+	sqlite3_stmt *statement = prepare(store, NAME_GET);
+	int found;
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, folder);
+		bind_name(statement, 2, name);
+	}
+	found = first(store, statement);
+	if (found == 1) {
+		*object = sqlite3_column_int64(statement, 0); /* NULL is 0 */
+		sqlite3_reset(statement);
+	}
+	return found;
+}
+
+int store_name_set(struct store *store, int64_t folder, const char *name, int64_t object)
+{
+	sqlite3_stmt *statement = prepare(store, NAME_SET);
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, folder);
+		bind_name(statement, 2, name);
+		sqlite3_bind_int64(statement, 3, object);
+	}
+	return run(store, statement);
+}
+
+int store_name_remove(struct store *store, int64_t folder, const char *name)
+{
+	sqlite3_stmt *statement = prepare(store, NAME_REMOVE);
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, folder);
+		bind_name(statement, 2, name);
+	}
+	return run(store, statement);
+}
+
+int store_names_each(struct store *store, int64_t folder,
+		     int (*each)(void *context, const char *name, int64_t object), void *context)
+{
+	sqlite3_stmt *statement = prepare(store, NAMES_EACH);
+	int result;
+
+	if (statement)
+		sqlite3_bind_int64(statement, 1, folder);
+	result = first(store, statement);
+	while (result == 1) {
+		char *name = column_text(statement, 0);
+
+		result = name ? each(context, name, sqlite3_column_int64(statement, 1)) : -ENOMEM;
+		free(name);
+		if (result)
+			break;
+		result = sqlite3_step(statement);
+		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+	}
+	sqlite3_reset(statement);
+	return result;
+}
+
+int store_xattr_get(struct store *store, int64_t object, const char *name, const void **value,
+		    size_t *length)
+{
+	sqlite3_stmt *statement = prepare(store, XATTR_GET);
+	int found;
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, object);
+		bind_name(statement, 2, name);
+	}
+	found = first(store, statement);
+	if (found == 1) {
+		*length = (size_t)sqlite3_column_bytes(statement, 0);
+		*value = sqlite3_column_blob(statement, 0);
+		/* An empty value is no NULL. */
+		if (!*value && sqlite3_column_type(statement, 0) != SQLITE_NULL)
+			*value = "";
+	}
+	return found; /* it is reset by the next one */
+}
+
+int store_xattr_set(struct store *store, int64_t object, const char *name, const void *value,
+		    size_t length)
+{
+	sqlite3_stmt *statement = prepare(store, XATTR_SET);
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, object);
+		bind_name(statement, 2, name);
+		if (!value)
+			sqlite3_bind_null(statement, 3);
+		else if (length)
+			sqlite3_bind_blob(statement, 3, value, (int)length, SQLITE_STATIC);
+		else
+			sqlite3_bind_zeroblob(statement, 3, 0);
+	}
+	return run(store, statement);
+}
+
+int store_xattr_remove(struct store *store, int64_t object, const char *name)
+{
+	sqlite3_stmt *statement = prepare(store, XATTR_REMOVE);
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, object);
+		bind_name(statement, 2, name);
+	}
+	return run(store, statement);
+}
+
+int store_xattrs_each(struct store *store, int64_t object,
+		      int (*each)(void *context, const char *name, bool absent), void *context)
+{
+	sqlite3_stmt *statement = prepare(store, XATTRS_EACH);
+	int result;
+
+	if (statement)
+		sqlite3_bind_int64(statement, 1, object);
+	result = first(store, statement);
+	while (result == 1) {
+		char *name = column_text(statement, 0);
+
+		result = name ? each(context, name, sqlite3_column_int(statement, 1)) : -ENOMEM;
+		free(name);
+		if (result)
+			break;
+		result = sqlite3_step(statement);
+		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+	}
+	sqlite3_reset(statement);
+	return result;
+}
+
+/* --- Chunks ----------------------------------------------------------------------------------- */
+
+#define CHUNK_BYTES (STORE_CHUNK * sizeof(uint64_t))
+
+int store_chunk_set(struct store *store, int64_t object, uint64_t chunk,
+		    const uint64_t slots[STORE_CHUNK])
+{
+	sqlite3_stmt *statement;
+	bool any = false;
+
+	for (int i = 0; i < STORE_CHUNK && !any; i++)
+		any = slots[i] != SLOT_BASE;
+	statement = prepare(store, any ? CHUNK_SET : CHUNK_REMOVE);
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, object);
+		sqlite3_bind_int64(statement, 2, (int64_t)chunk);
+		if (any)
+			sqlite3_bind_blob(statement, 3, slots, CHUNK_BYTES, SQLITE_STATIC);
+	}
+	return run(store, statement);
+}
+
+int store_chunks_each(struct store *store, int64_t object,
+		      int (*each)(void *context, uint64_t chunk, const uint64_t *slots),
+		      void *context)
+{
+	sqlite3_stmt *statement = prepare(store, CHUNKS_EACH);
+	uint64_t slots[STORE_CHUNK];
+	int result;
+
+	if (statement)
+		sqlite3_bind_int64(statement, 1, object);
+	result = first(store, statement);
+	while (result == 1) {
+		if (sqlite3_column_bytes(statement, 1) != CHUNK_BYTES) {
+			result = -EIO;
+			break;
+		}
+		memcpy(slots, sqlite3_column_blob(statement, 1), CHUNK_BYTES);
+		result = each(context, (uint64_t)sqlite3_column_int64(statement, 0), slots);
+		if (result)
+			break;
+		result = sqlite3_step(statement);
+		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+	}
+	sqlite3_reset(statement);
+	return result;
+}
+
+/* --- Life ------------------------------------------------------------------------------------- */
+
+static const char heap_name[] = "heap", rows_name[] = "rows";
+static const char heap_magic[16] = "mmapfs heap 1\n";
+
+/* Whether the folder has anything in it. */
+static bool is_empty(int folder)
+{
+	int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *listing = copy >= 0 ? fdopendir(copy) : NULL;
+	const struct dirent *entry;
+	bool empty = listing;
+
+	while (listing && (entry = readdir(listing)))
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			empty = false;
+	if (listing)
+		closedir(listing);
+	else if (copy >= 0)
+		close(copy);
+	return empty;
+}
+
+/* The heap of a folder, opened and locked; made, if the folder is empty. Descriptor, or -1 when a
+ * line has said why not. */
+static int heap_open(const char *path, bool *made)
+{
+	char magic[sizeof(heap_magic)];
+	int folder, heap = -1;
+
+	folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (folder < 0) {
+		log_line(LOG_ERR, "-o cow=%s: %s; it must be a folder that you may write", path,
+			 strerror(errno));
+		return -1;
+	}
+	heap = openat(folder, heap_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (heap < 0 && errno == ENOENT && !is_empty(folder)) {
+		log_line(LOG_ERR,
+			 "-o cow=%s: is not empty, and no store of a view; use an empty folder",
+			 path);
+		goto out;
+	}
+	*made = heap < 0 && errno == ENOENT;
+	if (*made)
+		heap = openat(folder, heap_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (heap < 0) {
+		log_line(LOG_ERR, "-o cow=%s: %s", path, strerror(errno));
+		goto out;
+	}
+	if (flock(heap, LOCK_EX | LOCK_NB)) {
+		log_line(LOG_ERR, "-o cow=%s: is in use by another mount", path);
+		goto failed;
+	}
+	if (*made) {
+		if (pwrite(heap, heap_magic, sizeof(heap_magic), 0) != sizeof(heap_magic)) {
+			log_line(LOG_ERR, "-o cow=%s: %s", path, strerror(errno));
+			unlinkat(folder, heap_name, 0);
+			goto failed;
+		}
+	} else if (pread(heap, magic, sizeof(magic), 0) != sizeof(magic) ||
+		   memcmp(magic, heap_magic, sizeof(magic)) != 0) {
+		log_line(LOG_ERR, "-o cow=%s: its heap is damaged, or of a newer version", path);
+		goto failed;
+	}
+	goto out;
+failed:
+	close(heap);
+	heap = -1;
+out:
+	close(folder);
+	return heap;
+}
+
+/* Opens the rows, and makes the tables of a new store. 0, or negative errno; nothing is said. */
+static int rows_open(struct store *store, const struct store_options *options, bool made)
+{
+	char *path = NULL;
+	int result;
+
+	if (options->folder && asprintf(&path, "%s/%s", options->folder, rows_name) < 0)
+		return -ENOMEM;
+	result = sqlite3_open_v2(path ? path : ":memory:", &store->rows,
+				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
+					 (made ? SQLITE_OPEN_CREATE : 0),
+				 NULL);
+	free(path);
+	if (result == SQLITE_OK)
+		result = sqlite3_exec(store->rows,
+				      "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+				      "PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY;"
+				      "PRAGMA cache_size = -16384;",
+				      NULL, NULL, NULL);
+	return error_of(store, result);
+}
+
+static int store_make(struct store *store, const struct store_options *options)
+{
+	int error = store_begin(store);
+
+	if (!error)
+		error = error_of(store, sqlite3_exec(store->rows, schema, NULL, NULL, NULL));
+	if (!error)
+		error = meta_set_number(store, "format", FORMAT);
+	if (!error)
+		error = meta_set_number(store, "end", SLOT_FIRST);
+	if (!error)
+		error = meta_set_bytes(store, "backing", options->backing->bytes,
+				       options->backing->length);
+	if (!error)
+		error = meta_set_bytes(store, "path", options->backing_path,
+				       strlen(options->backing_path));
+	if (!error)
+		error = store_commit(store);
+	store->end = store->reserved = SLOT_FIRST;
+	return error;
+}
+
+static int load_free(struct store *store)
+{
+	sqlite3_stmt *statement = prepare(store, FREE_EACH);
+	int result = first(store, statement);
+
+	while (result == 1) {
+		uint64_t slot = (uint64_t)sqlite3_column_int64(statement, 0),
+			 count = (uint64_t)sqlite3_column_int64(statement, 1);
+
+		result = runs_add(&store->free, slot, count, false);
+		if (result)
+			break;
+		store->used -= count;
+		result = sqlite3_step(statement);
+		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+	}
+	sqlite3_reset(statement);
+	return result;
+}
+
+/* Reads what a store is of. 0, or negative errno; *said: a line has said what is wrong. */
+static int store_load(struct store *store, const struct store_options *options, bool *said)
+{
+	sqlite3_stmt *statement;
+	int64_t format = 0;
+	int found = meta_get(store, "format", &statement);
+
+	if (found == 1) {
+		format = sqlite3_column_int64(statement, 0);
+		sqlite3_reset(statement);
+	}
+	if (found == 1 && format > FORMAT) {
+		log_line(LOG_ERR, "-o cow=%s: is a store of a newer version of mmapfs",
+			 options->folder);
+		*said = true;
+	}
+	if (found != 1 || format != FORMAT)
+		return -EIO;
+	found = meta_get(store, "backing", &statement);
+	if (found == 1) {
+		bool same =
+			(size_t)sqlite3_column_bytes(statement, 0) == options->backing->length &&
+			memcmp(sqlite3_column_blob(statement, 0), options->backing->bytes,
+			       options->backing->length) == 0;
+
+		sqlite3_reset(statement);
+		if (!same) {
+			char *path = NULL;
+
+			if (meta_get(store, "path", &statement) == 1) {
+				path = column_text(statement, 0);
+				sqlite3_reset(statement);
+			}
+			log_line(LOG_ERR, "-o cow=%s: is a view of another folder (%s)",
+				 options->folder, path ? path : "?");
+			free(path);
+			*said = true;
+			return -EINVAL;
+		}
+		found = meta_get(store, "end", &statement);
+	}
+	if (found == 1) {
+		store->end = store->reserved = (uint64_t)sqlite3_column_int64(statement, 0);
+		store->used = store->end - SLOT_FIRST;
+		sqlite3_reset(statement);
+		found = load_free(store);
+		if (found == 0 && store->end * STORE_BLOCK > mmapio_file_size(store->heap))
+			found = mmapio_file_resize(store->heap, store->end * STORE_BLOCK,
+						   MMAPIO_FOREVER);
+		return found;
+	}
+	return -EIO;
+}
+
+static void store_free(struct store *store)
+{
+	for (int i = 0; i < STATEMENTS; i++)
+		sqlite3_finalize(store->statement[i]);
+	sqlite3_close(store->rows);
+	mmapio_file_unref(store->heap);
+	free(store->free.run);
+	free(store->given.run);
+	free(store->taken.run);
+	free(store->giving.run);
+	free(store);
+}
+
+int store_open(struct store **out, const struct store_options *options)
+{
+	struct mmapio_options heap_options = MMAPIO_OPTIONS_INIT(MMAPIO_READ_WRITE);
+	struct store *store = calloc(1, sizeof(*store));
+	bool made = true, said = false;
+	int heap, error;
+
+	if (!store)
+		return -ENOMEM;
+	store->in_memory = !options->folder;
+	store->quiet = true;
+	store->limit = options->limit == UINT64_MAX ? UINT64_MAX : options->limit / STORE_BLOCK;
+	heap = options->folder ? heap_open(options->folder, &made)
+			       : memfd_create("mmapfs-view", MFD_CLOEXEC);
+	if (heap < 0) {
+		free(store);
+		return -EINVAL;
+	}
+	error = mmapio_open_fd(&store->heap, heap, &heap_options);
+	if (error) {
+		close(heap);
+		log_line(LOG_ERR, "heap of the view: %s", strerror(-error));
+		free(store);
+		return error;
+	}
+	error = rows_open(store, options, made);
+	if (!error)
+		error = made ? store_make(store, options) : store_load(store, options, &said);
+	if (error) {
+		if (!said)
+			log_line(LOG_ERR, "-o cow%s%s: its rows cannot be read: %s",
+				 options->folder ? "=" : "", options->folder ? options->folder : "",
+				 sqlite3_errmsg(store->rows));
+		store_free(store);
+		return error;
+	}
+	store->quiet = false;
+	*out = store;
+	return 0;
+}
+
+int store_sync(struct store *store)
+{
+	int error;
+
+	if (store->in_memory)
+		return 0;
+	error = mmapio_sync(store->heap, false);
+	if (error)
+		return error;
+	/* A commit under FULL syncs the log, with all that was committed before. */
+	error = error_of(store,
+			 sqlite3_exec(store->rows, "PRAGMA synchronous = FULL", NULL, NULL, NULL));
+	if (!error)
+		error = store_begin(store);
+	if (!error)
+		error = meta_set_number(store, "synced", (int64_t)++store->synced);
+	if (!error)
+		error = store_commit(store);
+	else
+		store_rollback(store);
+	(void)sqlite3_exec(store->rows, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+	if (error)
+		return error;
+	for (size_t i = 0; i < store->given.count; i++)
+		(void)runs_add(&store->free, store->given.run[i].slot, store->given.run[i].count,
+			       false);
+	store->given.count = 0;
+	return 0;
+}
+
+int store_close(struct store *store)
+{
+	int error;
+
+	if (!store)
+		return 0;
+	/* The slots that were reserved and not used. */
+	error = store_begin(store);
+	if (!error)
+		error = meta_set_number(store, "end", (int64_t)store->end);
+	if (!error)
+		error = store_commit(store);
+	else
+		store_rollback(store);
+	if (!error)
+		error = store_sync(store);
+	store_free(store);
+	return error;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store of a view: what was changed in it. Rows (objects, names, extended attributes, which
+ * block lies where) are in SQLite, blocks in one heap file beside it. Knows objects by number and
+ * base objects by identity; no nodes and no requests.
+ *
+ * Its callers take turns (view->lock), but for reading and writing the heap.
+ */
+#ifndef STORE_H
+#define STORE_H
+
+#include "backing.h"
+
+#include <mmapio.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <time.h>
+
+struct store;
+
+/* A base object's identity as it is kept: the same after each mount. */
+struct store_identity {
+	size_t length;
+	unsigned char bytes[sizeof(uint64_t) + sizeof(int32_t) + MAX_HANDLE_SZ];
+};
+
+#define NOT_CUT UINT64_MAX
+
+/* An object that is not, or not in all, what is in BACKING. */
+struct object {
+	int64_t id;
+	bool has_base;
+	struct store_identity base;
+	char *base_path;    /* from BACKING's root; the object's own */
+	uint64_t base_size; /* these three: as they were when it was first changed */
+	struct timespec base_mtime, base_ctime;
+	uint64_t ino; /* as it is shown */
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	dev_t device; /* of a device node */
+	uint64_t links;
+	uint64_t size;
+	uint64_t blocks; /* of 512 bytes: base's when it was first changed */
+	struct timespec atime, mtime, ctime;
+	uint64_t cut; /* the smallest size that it was ever truncated to: nothing of base beyond */
+	char *target; /* of a symbolic link; the object's own */
+	int64_t parent; /* of a folder that was made or moved in the view; 0: as in BACKING */
+	bool has_names, has_xattrs, has_blocks; /* there are rows */
+};
+
+void object_free(struct object *object);
+
+struct store_options {
+	const char *folder;		      /* NULL: in memory */
+	uint64_t limit;			      /* of the heap, in bytes; UINT64_MAX: none */
+	const struct store_identity *backing; /* what it is a view of */
+	const char *backing_path;	      /* for the log */
+};
+
+/* Opens or makes it. 0, or negative errno when a line has said what is wrong. */
+int store_open(struct store **out, const struct store_options *options);
+/* 0, or negative errno: not all could be brought to the disk. NULL is fine. */
+int store_close(struct store *store);
+
+/*
+ * What follows returns 0, or what else it says, or a negative errno: -ENOSPC, -EIO (damage, too),
+ * -ENOMEM, -EROFS. Changes are made between begin and commit; what is not committed did not happen.
+ */
+int store_begin(struct store *store);
+int store_commit(struct store *store);
+void store_rollback(struct store *store);
+
+/* Brings all to the disk: heap, then rows. */
+int store_sync(struct store *store);
+
+/* Sets object->id. */
+int store_object_add(struct store *store, struct object *object);
+int store_object_set(struct store *store, const struct object *object);
+/* With names, attributes and blocks. */
+int store_object_remove(struct store *store, int64_t id);
+/* 1: *object is set, to be freed with object_free(); 0: there is none. */
+int store_object_get(struct store *store, int64_t id, struct object *object);
+int store_object_find(struct store *store, const struct store_identity *base,
+		      struct object *object);
+/* Objects without a link: 1 and *id, or 0. */
+int store_object_orphan(struct store *store, int64_t *id);
+
+/* 1: *object is set, 0 meaning that the name is absent; 0: nothing is said of it. */
+int store_name_get(struct store *store, int64_t folder, const char *name, int64_t *object);
+int store_name_set(struct store *store, int64_t folder, const char *name, int64_t object);
+int store_name_remove(struct store *store, int64_t folder, const char *name);
+/* Calls for each, until it returns other than 0, which is returned. */
+int store_names_each(struct store *store, int64_t folder,
+		     int (*each)(void *context, const char *name, int64_t object), void *context);
+
+/* The same for extended attributes; value NULL: absent. *value is valid until the next call. */
+int store_xattr_get(struct store *store, int64_t object, const char *name, const void **value,
+		    size_t *length);
+int store_xattr_set(struct store *store, int64_t object, const char *name, const void *value,
+		    size_t length);
+int store_xattr_remove(struct store *store, int64_t object, const char *name);
+int store_xattrs_each(struct store *store, int64_t object,
+		      int (*each)(void *context, const char *name, bool absent), void *context);
+
+/* --- Blocks ----------------------------------------------------------------------------------- */
+
+#define STORE_BLOCK ((size_t)4096)
+#define STORE_CHUNK 64 /* blocks that share a row */
+
+/* Where a block lies: base's, zero, or a slot of the heap from SLOT_FIRST on. */
+#define SLOT_BASE  0
+#define SLOT_ZERO  1
+#define SLOT_FIRST 2
+
+/* Of chunk: its slots. 1, or 0: all are SLOT_BASE. */
+int store_chunk_set(struct store *store, int64_t object, uint64_t chunk,
+		    const uint64_t slots[STORE_CHUNK]);
+int store_chunks_each(struct store *store, int64_t object,
+		      int (*each)(void *context, uint64_t chunk, const uint64_t *slots),
+		      void *context);
+
+/* Takes up to *count slots that lie side by side; *count gets how many. -ENOSPC: the limit. */
+int store_slots_take(struct store *store, uint64_t *slot, uint64_t *count);
+/* Gives slots back; they are used again when that is durable. */
+int store_slots_give(struct store *store, uint64_t slot, uint64_t count);
+
+/* The heap: slot s lies at s * STORE_BLOCK. May be read and written without the store's lock. */
+struct mmapio_file *store_heap(struct store *store);
+
+/* Room: how much the heap holds, and the limit or UINT64_MAX. */
+void store_room(struct store *store, uint64_t *used, uint64_t *limit);
+/* A descriptor of the heap, for statvfs(3). */
+int store_descriptor(const struct store *store);
+
+#endif

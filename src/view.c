@@ -1,0 +1,674 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The view (view.h): nodes and their own state. */
+#include "view.h"
+
+#include "fs.h"
+#include "log.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- Identities ------------------------------------------------------------------------------- */
+
+static struct store_identity identity_keep(const struct node *node)
+{
+	const struct identity *identity = &node->identity;
+	struct store_identity kept = {.length = sizeof(uint64_t) + sizeof(int32_t) +
+						identity->length};
+
+	memcpy(kept.bytes, &node->device->number, sizeof(uint64_t));
+	memcpy(kept.bytes + sizeof(uint64_t), &identity->type, sizeof(int32_t));
+	memcpy(kept.bytes + sizeof(uint64_t) + sizeof(int32_t), identity->bytes, identity->length);
+	return kept;
+}
+
+/* False: it is none, or of a file system below BACKING's own, which only a path leads to. */
+static bool identity_restore(const struct view *view, const struct store_identity *kept,
+			     struct identity *identity)
+{
+	const struct backing_device *own = view->fs->backing.own;
+	const size_t head = sizeof(uint64_t) + sizeof(int32_t);
+	uint64_t number;
+
+	if (kept->length < head)
+		return false;
+	memcpy(&number, kept->bytes, sizeof(number));
+	if (number != own->number)
+		return false;
+	memset(identity, 0, sizeof(*identity));
+	identity->device = own->device;
+	identity->mount = own->mount_id;
+	memcpy(&identity->type, kept->bytes + sizeof(uint64_t), sizeof(int32_t));
+	identity->length = (uint32_t)(kept->length - head);
+	memcpy(identity->bytes, kept->bytes + head, identity->length);
+	return true;
+}
+
+static bool identity_is(const struct node *node, const struct store_identity *kept)
+{
+	const struct store_identity now = identity_keep(node);
+
+	return now.length == kept->length && memcmp(now.bytes, kept->bytes, now.length) == 0;
+}
+
+/* --- Own state -------------------------------------------------------------------------------- */
+
+void own_free(struct own *own)
+{
+	struct chunk *chunk, *next;
+
+	if (!own)
+		return;
+	HASH_ITER (hh, own->chunks, chunk, next) {
+		HASH_DEL(own->chunks, chunk);
+		free(chunk);
+	}
+	object_free(&own->object);
+	pthread_rwlock_destroy(&own->data);
+	free(own);
+}
+
+static int chunk_load(void *context, uint64_t number, const uint64_t *slots)
+{
+	struct own *own = context;
+	struct chunk *chunk = malloc(sizeof(*chunk));
+
+	if (!chunk)
+		return -ENOMEM;
+	chunk->number = number;
+	memcpy(chunk->slots, slots, sizeof(chunk->slots));
+	HASH_ADD(hh, own->chunks, number, sizeof(number), chunk);
+	if (!chunk->hh.tbl) {
+		free(chunk);
+		return -ENOMEM;
+	}
+	for (int i = 0; i < STORE_CHUNK; i++)
+		own->block_count += slots[i] >= SLOT_FIRST;
+	return 0;
+}
+
+/* Gives the node what the store has of it; takes over *object. */
+static int own_load_locked(struct view *view, struct node *node, struct object *object)
+{
+	struct own *own = calloc(1, sizeof(*own));
+	int error = 0;
+
+	if (!own) {
+		object_free(object);
+		return -ENOMEM;
+	}
+	own->object = *object;
+	pthread_rwlock_init(&own->data, NULL);
+	if (object->has_blocks)
+		error = store_chunks_each(view->store, object->id, chunk_load, own);
+	if (error) {
+		own_free(own);
+		return error;
+	}
+	atomic_store(&node->own, own);
+	return 0;
+}
+
+/* Looks whether the store has something of a node of BACKING, once. */
+static int attach_locked(struct view *view, struct node *node)
+{
+	struct store_identity kept;
+	struct object object;
+	int found = 0;
+
+	if (node->is_attached)
+		return 0;
+	if (view->objects && !view_is_made(node)) {
+		kept = identity_keep(node);
+		found = store_object_find(view->store, &kept, &object);
+		if (found == 1)
+			found = own_load_locked(view, node, &object);
+	}
+	if (found == 0)
+		node->is_attached = true;
+	return found;
+}
+
+int view_node(struct view *view, uint64_t ino, struct node **out)
+{
+	struct node *node = node_get(&view->fs->nodes, ino);
+	int error = 0;
+
+	if (!node)
+		return -ESTALE;
+	if (!node->is_attached) {
+		pthread_mutex_lock(&view->lock);
+		error = attach_locked(view, node);
+		pthread_mutex_unlock(&view->lock);
+	}
+	if (error)
+		node_put(&view->fs->nodes, node);
+	else
+		*out = node;
+	return error;
+}
+
+int view_base_descriptor(struct view *view, struct node *node)
+{
+	struct fs *fs = view->fs;
+	int descriptor;
+
+	do
+		descriptor = node_descriptor(&fs->nodes, node);
+	while (descriptor == -ENFILE && files_make_room(&fs->files));
+	return descriptor;
+}
+
+int view_own_locked(struct view *view, struct node *node)
+{
+	struct object object = {0};
+	struct stat st;
+	int error = attach_locked(view, node);
+
+	if (error || node->own)
+		return error;
+	/* What was made has its state from the beginning. */
+	error = file_stat(&view->fs->files, node, &st);
+	if (error)
+		return error;
+	object = (struct object){
+		.has_base = true,
+		.base = identity_keep(node),
+		.base_path = node_path(&view->fs->nodes, node),
+		.base_size = (uint64_t)st.st_size,
+		.base_mtime = st.st_mtim,
+		.base_ctime = st.st_ctim,
+		.ino = backing_number(node->device, st.st_ino),
+		.mode = st.st_mode,
+		.uid = st.st_uid,
+		.gid = st.st_gid,
+		.device = st.st_rdev,
+		.links = st.st_nlink,
+		.size = (uint64_t)st.st_size,
+		.blocks = (uint64_t)st.st_blocks,
+		.atime = st.st_atim,
+		.mtime = st.st_mtim,
+		.ctime = st.st_ctim,
+		.cut = NOT_CUT,
+	};
+	if (!object.base_path)
+		return -ENOMEM;
+	error = store_begin(view->store);
+	if (!error) {
+		error = store_object_add(view->store, &object);
+		if (!error)
+			error = store_commit(view->store); /* it says nothing new */
+		else
+			store_rollback(view->store);
+	}
+	if (error) {
+		object_free(&object);
+		return error;
+	}
+	view->objects++;
+	return own_load_locked(view, node, &object);
+}
+
+int view_own(struct view *view, struct node *node)
+{
+	int error = 0;
+
+	if (!node->own) {
+		pthread_mutex_lock(&view->lock);
+		error = view_own_locked(view, node);
+		pthread_mutex_unlock(&view->lock);
+	}
+	return error;
+}
+
+void view_forgotten(struct view *view, struct node *node)
+{
+	struct own *own = node->own;
+	int error;
+
+	if (!own)
+		return;
+	pthread_mutex_lock(&view->lock);
+	if (own->object.links == 0 && !own->removed) {
+		error = store_begin(view->store);
+		if (!error) {
+			error = store_object_remove(view->store, own->object.id);
+			if (!error)
+				error = store_commit(view->store);
+			else
+				store_rollback(view->store);
+		}
+		/* Else it is an orphan, which the next mount removes. */
+		own->removed = true;
+		node->removed = true;
+	}
+	pthread_mutex_unlock(&view->lock);
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+int view_check_base(struct view *view, struct node *node)
+{
+	struct own *own = node->own;
+	struct stat st;
+	char *path;
+	int descriptor, error;
+
+	if (!own || view_is_made(node) || S_ISDIR(node->type))
+		return 0;
+	descriptor = view_base_descriptor(view, node);
+	if (descriptor < 0)
+		return descriptor;
+	error = fstat(descriptor, &st) ? -errno : 0;
+	node_descriptor_put(&view->fs->nodes, node);
+	if (error)
+		return error;
+	if ((uint64_t)st.st_size == own->object.base_size &&
+	    same_time(&st.st_mtim, &own->object.base_mtime) &&
+	    same_time(&st.st_ctim, &own->object.base_ctime))
+		return 0;
+	if (!atomic_exchange(&own->tripped, true)) {
+		path = own->object.base_path;
+		log_line(LOG_ERR,
+			 "%s: was changed in BACKING after it was changed in the view, which "
+			 "cannot show it any more",
+			 path);
+	}
+	return -ESTALE;
+}
+
+/* --- Attributes ------------------------------------------------------------------------------- */
+
+int view_stat_locked(struct view *view, struct node *node, struct stat *st)
+{
+	const struct own *own = node->own;
+	const struct object *object;
+	int error;
+
+	if (!own) {
+		error = file_stat(&view->fs->files, node, st);
+		if (!error)
+			st->st_ino = backing_number(node->device, st->st_ino);
+		return error;
+	}
+	object = &own->object;
+	*st = (struct stat){
+		.st_ino = object->ino,
+		.st_mode = object->mode,
+		.st_nlink = object->links,
+		.st_uid = object->uid,
+		.st_gid = object->gid,
+		.st_rdev = object->device,
+		.st_size = (off_t)object->size,
+		.st_blksize = (blksize_t)STORE_BLOCK,
+		.st_blocks = (blkcnt_t)(object->blocks + own->block_count * (STORE_BLOCK / 512)),
+		.st_atim = object->atime,
+		.st_mtim = object->mtime,
+		.st_ctim = object->ctime,
+	};
+	return 0;
+}
+
+int view_stat(struct view *view, struct node *node, struct stat *st)
+{
+	int error;
+
+	if (!node->own) /* at this moment */
+		return view_stat_locked(view, node, st);
+	pthread_mutex_lock(&view->lock);
+	error = view_stat_locked(view, node, st);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+/* --- Names ------------------------------------------------------------------------------------ */
+
+/* Opens name in BACKING's folder, O_PATH. */
+static int base_open_name(struct view *view, struct node *folder, const char *name)
+{
+	struct fs *fs = view->fs;
+	int descriptor = view_base_descriptor(view, folder), fd;
+
+	if (descriptor < 0)
+		return descriptor;
+	do
+		fd = backing_open_name(&fs->backing, descriptor, name);
+	while ((fd == -EMFILE || fd == -ENFILE) && files_make_room(&fs->files));
+	node_descriptor_put(&fs->nodes, folder);
+	return fd == -EMFILE ? -ENFILE : fd;
+}
+
+static int base_child_locked(struct view *view, struct node *folder, const char *name,
+			     struct node **node)
+{
+	struct stat st;
+	int error, fd = base_open_name(view, folder, name);
+
+	if (fd < 0)
+		return fd;
+	error = node_of_descriptor(&view->fs->nodes, folder, name, fd, false, node, &st);
+	if (error) {
+		close(fd);
+		return error;
+	}
+	error = attach_locked(view, *node);
+	if (error)
+		node_put(&view->fs->nodes, *node);
+	return error;
+}
+
+/* The node that a path in BACKING leads to. */
+static int base_walk_locked(struct view *view, const char *path, struct node **out)
+{
+	struct node *node = node_ref(&view->fs->nodes, view->fs->nodes.root), *next;
+	char name[256];
+	size_t length;
+	int error = 0;
+
+	while (!error && *(path += strspn(path, "/"))) {
+		length = strcspn(path, "/");
+		if (length >= sizeof(name)) {
+			error = -ESTALE;
+			break;
+		}
+		memcpy(name, path, length);
+		name[length] = '\0';
+		path += length;
+		error = base_child_locked(view, node, name, &next);
+		node_put(&view->fs->nodes, node);
+		node = error ? NULL : next;
+	}
+	if (error)
+		node_put(&view->fs->nodes, node);
+	else
+		*out = node;
+	return error == -ENOENT || error == -ENOTDIR ? -ESTALE : error;
+}
+
+/* The node of BACKING's object that a row is about. */
+static int base_object_locked(struct view *view, const struct object *object, struct node **out)
+{
+	struct fs *fs = view->fs;
+	struct identity identity;
+	struct stat st;
+	int fd = -EOPNOTSUPP, error;
+
+	*out = NULL;
+	if (identity_restore(view, &object->base, &identity)) {
+		*out = node_find(&fs->nodes, &identity);
+		if (*out)
+			return 0;
+		do
+			fd = backing_open_identity(&fs->backing, &identity);
+		while ((fd == -EMFILE || fd == -ENFILE) && files_make_room(&fs->files));
+	}
+	if (fd >= 0) {
+		error = node_of_descriptor(&fs->nodes, NULL, NULL, fd, false, out, &st);
+		if (error)
+			close(fd);
+	} else {
+		error = fd == -EOPNOTSUPP ? base_walk_locked(view, object->base_path, out) : fd;
+	}
+	if (!error && !identity_is(*out, &object->base)) {
+		node_put(&fs->nodes, *out);
+		error = -ESTALE;
+	}
+	if (error == -ESTALE)
+		log_line(LOG_ERR, "%s: is not in BACKING any more, and the view was made of it",
+			 object->base_path);
+	return error;
+}
+
+int view_object_locked(struct view *view, int64_t id, struct node **out)
+{
+	struct fs *fs = view->fs;
+	struct identity identity = {.type = IDENTITY_MADE, .length = sizeof(id)};
+	struct object object;
+	int found = store_object_get(view->store, id, &object), error;
+
+	if (found <= 0) {
+		if (found == 0)
+			log_line(LOG_ERR, "store of the view: object %jd is missing", (intmax_t)id);
+		return found ? found : -EIO;
+	}
+	if (object.has_base) {
+		error = base_object_locked(view, &object, out);
+	} else {
+		memcpy(identity.bytes, &id, sizeof(id));
+		error = node_of_identity(&fs->nodes, &identity, &view->device, object.mode, out);
+	}
+	if (error || (*out)->own) {
+		object_free(&object);
+		return error;
+	}
+	error = own_load_locked(view, *out, &object);
+	if (error)
+		node_put(&fs->nodes, *out);
+	else
+		(*out)->is_attached = true;
+	return error;
+}
+
+int view_child_locked(struct view *view, struct node *folder, const char *name, struct node **node)
+{
+	const struct own *own = folder->own;
+	int64_t object;
+	int found = 0;
+
+	if (strlen(name) > 255)
+		return -ENAMETOOLONG;
+	if (own && own->object.has_names)
+		found = store_name_get(view->store, own->object.id, name, &object);
+	if (found < 0)
+		return found;
+	if (found)
+		return object ? view_object_locked(view, object, node) : -ENOENT;
+	return view_is_made(folder) ? -ENOENT : base_child_locked(view, folder, name, node);
+}
+
+int view_base_has_locked(struct view *view, struct node *folder, const char *name)
+{
+	int fd = view_is_made(folder) ? -ENOENT : base_open_name(view, folder, name);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 ? 1 : fd == -ENOENT ? 0 : fd;
+}
+
+/* --- Syncing ---------------------------------------------------------------------------------- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int sync_locked(struct view *view)
+{
+	int error = store_sync(view->store);
+
+	view->bytes = view->writes = view->due = 0;
+	return error;
+}
+
+int view_sync(struct view *view)
+{
+	/* Most of it, without the lock. */
+	int error = mmapio_sync(store_heap(view->store), false);
+
+	pthread_mutex_lock(&view->lock);
+	if (!error)
+		error = sync_locked(view);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+int view_end(struct view *view, int error, uint64_t bytes)
+{
+	const struct mmapio_policy *policy = &view->policy;
+
+	if (error) {
+		store_rollback(view->store);
+		return error;
+	}
+	error = store_commit(view->store);
+	if (error)
+		return error;
+	view->bytes += bytes;
+	view->writes++;
+	if (policy->always || (policy->bytes && view->bytes >= policy->bytes) ||
+	    (policy->writes && view->writes >= policy->writes))
+		return sync_locked(view);
+	if (policy->delay_ns && !view->due) {
+		view->due = now_ns() + policy->delay_ns;
+		pthread_cond_signal(&view->changed);
+	}
+	return 0;
+}
+
+static void *flush_when_due(void *argument)
+{
+	struct view *view = argument;
+
+	pthread_mutex_lock(&view->lock);
+	while (!view->stop) {
+		const struct timespec due = {(time_t)(view->due / 1000000000),
+					     (long)(view->due % 1000000000)};
+		int error;
+
+		if (!view->due) {
+			pthread_cond_wait(&view->changed, &view->lock);
+			continue;
+		}
+		if (now_ns() < view->due) {
+			pthread_cond_timedwait(&view->changed, &view->lock, &due);
+			continue;
+		}
+		view->due = 0;
+		pthread_mutex_unlock(&view->lock);
+		error = view_sync(view);
+		if (error)
+			log_line(LOG_ERR,
+				 "store of the view: what was changed may not be on the disk: %s",
+				 strerror(-error));
+		pthread_mutex_lock(&view->lock);
+	}
+	pthread_mutex_unlock(&view->lock);
+	return NULL;
+}
+
+static int flusher_start(struct view *view)
+{
+	pthread_condattr_t monotonic;
+	int error;
+
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&view->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+	if (!view->policy.delay_ns)
+		return 0;
+	error = pthread_create(&view->flusher, NULL, flush_when_due, view);
+	view->has_flusher = !error;
+	return -error;
+}
+
+static void flusher_stop(struct view *view)
+{
+	if (view->has_flusher) {
+		pthread_mutex_lock(&view->lock);
+		view->stop = true;
+		pthread_cond_signal(&view->changed);
+		pthread_mutex_unlock(&view->lock);
+		pthread_join(view->flusher, NULL);
+	}
+	pthread_cond_destroy(&view->changed);
+}
+
+/* --- Life ------------------------------------------------------------------------------------- */
+
+/* What had no name any more when the mount before ended. */
+static int remove_orphans(struct view *view)
+{
+	int64_t id;
+	int found;
+
+	while ((found = store_object_orphan(view->store, &id)) == 1) {
+		found = store_begin(view->store);
+		if (found)
+			break;
+		found = store_object_remove(view->store, id);
+		if (!found)
+			found = store_commit(view->store);
+		else
+			store_rollback(view->store);
+		if (found)
+			break;
+	}
+	return found;
+}
+
+int view_open(struct view **out, struct fs *fs, const struct view_options *options)
+{
+	struct view *view = calloc(1, sizeof(*view));
+	struct store_identity backing;
+	int error;
+
+	if (!view) {
+		log_line(LOG_ERR, "no memory for the view");
+		return -ENOMEM;
+	}
+	backing = identity_keep(fs->nodes.root);
+	view->fs = fs;
+	if (options->folder)
+		view->policy = options->policy;
+	pthread_mutex_init(&view->lock, NULL);
+	view->device.mount = -1;
+	view->device.number = UINT64_C(1) << 62;
+	view->objects = 1; /* unless it is new, which is not worth asking */
+	error = store_open(&view->store, &(struct store_options){
+						 .folder = options->folder,
+						 .limit = options->limit,
+						 .backing = &backing,
+						 .backing_path = options->backing_path,
+					 });
+	if (!error) {
+		error = remove_orphans(view);
+		if (error)
+			log_line(LOG_ERR, "store of the view: %s", strerror(-error));
+	}
+	if (!error) {
+		error = flusher_start(view);
+		if (error)
+			log_line(LOG_ERR, "no threads: %s", strerror(-error));
+	}
+	if (error) {
+		(void)store_close(view->store);
+		pthread_mutex_destroy(&view->lock);
+		free(view);
+		return error;
+	}
+	*out = view;
+	return 0;
+}
+
+int view_close(struct view *view)
+{
+	int error;
+
+	if (!view)
+		return 0;
+	flusher_stop(view);
+	error = store_close(view->store);
+	pthread_mutex_destroy(&view->lock);
+	free(view);
+	return error;
+}

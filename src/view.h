@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A copy-on-write view of BACKING: which of its objects are no longer what BACKING has, and what
+ * they are instead. Owns the store, and what is known of it in memory; knows nodes, no requests.
+ *
+ * An object of the view is a node: one of BACKING, or one that was made in the view, which has no
+ * descriptor. What was changed of it is its own state (struct own), which has all attributes, and
+ * for the rest says where it differs: names of a folder, extended attributes, blocks. Nodes without
+ * are served as if there was no view.
+ *
+ * Locks: own->data, then view->lock, then all of nodes and files.
+ */
+#ifndef VIEW_H
+#define VIEW_H
+
+#include "node.h"
+#include "store.h"
+
+struct fs;
+
+struct chunk {
+	uint64_t number;
+	uint64_t slots[STORE_CHUNK];
+	UT_hash_handle hh;
+};
+
+struct own {
+	/* view->lock; size and cut are changed with data as well. Its row is the same. */
+	struct object object;
+	bool removed; /* view->lock: its row is gone */
+	pthread_rwlock_t data;
+	struct chunk *chunks; /* data: those with a row */
+	uint64_t block_count; /* data: slots */
+	_Atomic bool tripped; /* its base was changed behind the view, which has been said */
+};
+
+struct view {
+	struct fs *fs;
+	pthread_mutex_t lock;
+	struct store *store;	      /* lock */
+	struct backing_device device; /* constant: of what was made in the view */
+	uint64_t objects;	      /* lock: rows, not fewer than there are */
+
+	/* The flush policy, of a view that is kept. */
+	struct mmapio_policy policy; /* constant; all zero: none */
+	uint64_t bytes, writes;	     /* lock: since the last sync */
+	uint64_t due; /* lock: when to sync, in ns of the monotonic clock; 0: nothing is due */
+	bool stop;    /* lock */
+	pthread_cond_t changed; /* of due, stop */
+	pthread_t flusher;	/* constant */
+	bool has_flusher;	/* constant */
+};
+
+struct view_options {
+	const char *folder; /* NULL: in memory */
+	uint64_t limit;	    /* bytes; UINT64_MAX: none */
+	const char *backing_path;
+	struct mmapio_policy policy; /* of one that is kept */
+};
+
+/* 0, or negative errno when a line has said what is wrong. */
+int view_open(struct view **out, struct fs *fs, const struct view_options *options);
+/* 0, or negative errno: not all could be brought to the disk. NULL is fine. */
+int view_close(struct view *view);
+
+/* What a node's own state is freed by. */
+void own_free(struct own *own);
+
+/* The node of a number, with its own state, referenced. 0 or negative errno. */
+int view_node(struct view *view, uint64_t ino, struct node **node);
+
+static inline bool view_is_made(const struct node *node)
+{
+	return node->identity.type == IDENTITY_MADE;
+}
+
+/* The kernel knows the node no longer: what has no name goes. */
+void view_forgotten(struct view *view, struct node *node);
+
+/* Attributes as they are shown. 0 or negative errno. */
+int view_stat(struct view *view, struct node *node, struct stat *st);
+
+/*
+ * Gives a node own state, if it has none: the attributes that it has. 0 or negative errno. Not
+ * within a transaction.
+ */
+int view_own(struct view *view, struct node *node);
+
+/*
+ * Whether BACKING's object is what it was when the view's state was made of it: else nothing of it
+ * may be shown. 0; -ESTALE, and the log says so once.
+ */
+int view_check_base(struct view *view, struct node *node);
+
+/* Brings all that was changed to the disk. 0 or negative errno. */
+int view_sync(struct view *view);
+
+/* --- with view->lock held --- */
+
+/*
+ * Ends a transaction: error is 0 or what has gone wrong in it; bytes have been written. Applies the
+ * flush policy.
+ */
+int view_end(struct view *view, int error, uint64_t bytes);
+
+int view_stat_locked(struct view *view, struct node *node, struct stat *st);
+int view_own_locked(struct view *view, struct node *node);
+
+/* What a name in a folder is, referenced. 0; -ENOENT; other negative errno. */
+int view_child_locked(struct view *view, struct node *folder, const char *name, struct node **node);
+
+/* Whether BACKING has that name in the folder. 1, 0 or negative errno. */
+int view_base_has_locked(struct view *view, struct node *folder, const char *name);
+
+/* The node of an object, referenced. 0 or negative errno. */
+int view_object_locked(struct view *view, int64_t id, struct node **node);
+
+/* Of BACKING's object: an O_PATH descriptor, to be given back with node_descriptor_put(). */
+int view_base_descriptor(struct view *view, struct node *node);
+
+#endif

@@ -1,0 +1,938 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Operations on data in a view. A file's bytes are pieces: of BACKING's file, of the heap, or zero.
+ * A read is answered by one message made of all of them where they lie.
+ *
+ * A write into a block that is the view's is made in place; else into a slot of its own, which is
+ * the file's when its row is committed. Bytes of a block behind the end of the file are anything:
+ * they are made zero before the end passes them.
+ */
+#include "view_ops.h"
+
+#include "watch.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static const unsigned char zeros[1024 * 1024];
+
+static struct chunk *chunk_find(const struct own *own, uint64_t number)
+{
+	struct chunk *chunk;
+
+	HASH_FIND(hh, own->chunks, &number, sizeof(number), chunk);
+	return chunk;
+}
+
+static uint64_t slot_of(const struct own *own, uint64_t block)
+{
+	const struct chunk *chunk = chunk_find(own, block / STORE_CHUNK);
+
+	return chunk ? chunk->slots[block % STORE_CHUNK] : SLOT_BASE;
+}
+
+/* Where what BACKING has ends. */
+static uint64_t base_end(const struct own *own)
+{
+	const struct object *object = &own->object;
+
+	if (!object->has_base)
+		return 0;
+	return object->cut < object->base_size ? object->cut : object->base_size;
+}
+
+/* --- Pieces ----------------------------------------------------------------------------------- */
+
+enum piece_kind { PIECE_BASE, PIECE_ZERO, PIECE_HEAP };
+
+struct piece {
+	enum piece_kind kind;
+	uint64_t length;
+	uint64_t place; /* in the heap */
+};
+
+static enum piece_kind kind_of(uint64_t slot, uint64_t offset, uint64_t end_of_base)
+{
+	return slot >= SLOT_FIRST			   ? PIECE_HEAP
+	       : slot == SLOT_BASE && offset < end_of_base ? PIECE_BASE
+							   : PIECE_ZERO;
+}
+
+/* The piece at offset, up to end. own->data is held. */
+static struct piece piece_at(const struct own *own, uint64_t offset, uint64_t end)
+{
+	const uint64_t limit = base_end(own);
+	uint64_t block = offset / STORE_BLOCK, slot = slot_of(own, block), at;
+	struct piece piece = {.kind = kind_of(slot, offset, limit)};
+
+	if (piece.kind == PIECE_HEAP)
+		piece.place = slot * STORE_BLOCK + offset % STORE_BLOCK;
+	for (at = (block + 1) * STORE_BLOCK; at < end; at += STORE_BLOCK) {
+		const struct chunk *chunk;
+		uint64_t next;
+
+		block++;
+		chunk = chunk_find(own, block / STORE_CHUNK);
+		next = chunk ? chunk->slots[block % STORE_CHUNK] : SLOT_BASE;
+		if (kind_of(next, at, limit) != piece.kind)
+			break;
+		if (piece.kind == PIECE_HEAP && next != ++slot)
+			break;
+		if (!chunk) { /* nor have the other blocks of it */
+			block = (block / STORE_CHUNK + 1) * STORE_CHUNK - 1;
+			at = block * STORE_BLOCK;
+		}
+	}
+	if (at > end)
+		at = end;
+	if (piece.kind == PIECE_BASE && at > limit)
+		at = limit;
+	piece.length = at - offset;
+	return piece;
+}
+
+/* Reads bytes of BACKING's file; what it has not is an error. */
+static int base_read(struct view *view, struct node *node, uint64_t offset, void *buffer,
+		     size_t length)
+{
+	struct file *file;
+	ssize_t count;
+	int error = view_check_base(view, node);
+
+	if (!error)
+		error = file_get(&view->fs->files, node, FILE_READ, &file);
+	if (error)
+		return error;
+	count = mmapio_read(file->mapped, offset, buffer, length);
+	file_put(&view->fs->files, file);
+	return count < 0 ? (int)count : (size_t)count < length ? -ESTALE : 0;
+}
+
+/* Copies bytes that the file has, or has not yet. own->data is held. */
+static int own_read(struct view *view, struct node *node, uint64_t offset, void *buffer,
+		    size_t length)
+{
+	const struct own *own = node->own;
+	char *to = buffer;
+
+	while (length) {
+		const struct piece piece = piece_at(own, offset, offset + length);
+		size_t part = (size_t)piece.length;
+		ssize_t count = 0;
+		int error = 0;
+
+		if (piece.kind == PIECE_ZERO)
+			memset(to, 0, part);
+		else if (piece.kind == PIECE_BASE)
+			error = base_read(view, node, offset, to, part);
+		else
+			count = mmapio_read(store_heap(view->store), piece.place, to, part);
+		if (count < 0 || (piece.kind == PIECE_HEAP && (size_t)count < part))
+			error = count < 0 ? (int)count : -EIO;
+		if (error)
+			return error;
+		to += part;
+		offset += part;
+		length -= part;
+	}
+	return 0;
+}
+
+/* --- Reading ---------------------------------------------------------------------------------- */
+
+void view_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	if (fs_of(req)->stateless) {
+		reply_error(req, -ENOSYS); /* and is never asked again */
+		return;
+	}
+	fi->keep_cache = fs_of(req)->keeps_cache;
+	fuse_reply_open(req, fi);
+}
+
+#define PIECES_MAX 300
+
+/* What a reply is made of, and what is held for it. */
+struct reading {
+	struct iovec iov[PIECES_MAX];
+	int count;
+	struct file *file;
+	struct mmapio_slice base, heap;
+	bool has_base, has_heap;
+};
+
+static void reading_end(struct fs *fs, struct reading *reading)
+{
+	if (reading->has_base)
+		mmapio_slice_put(&reading->base);
+	if (reading->has_heap)
+		mmapio_slice_put(&reading->heap);
+	if (reading->file)
+		file_put(&fs->files, reading->file);
+}
+
+/* A slice of BACKING's file. 0, or negative errno. */
+static int reading_base(struct view *view, struct node *node, uint64_t start, uint64_t end,
+			struct reading *reading)
+{
+	int error = view_check_base(view, node);
+
+	if (!error)
+		error = file_get(&view->fs->files, node, FILE_READ, &reading->file);
+	if (!error)
+		error = mmapio_file_refresh(reading->file->mapped, NULL);
+	if (!error)
+		error = mmapio_slice_get(reading->file->mapped, start, (size_t)(end - start),
+					 &reading->base);
+	reading->has_base = !error;
+	return error == -ERANGE ? -ESTALE : error;
+}
+
+/* Lays the pieces of [offset, end) side by side. 0; 1: they have to be copied; negative errno. */
+static int reading_begin(struct view *view, struct node *node, uint64_t offset, uint64_t end,
+			 struct reading *reading)
+{
+	uint64_t base_from = UINT64_MAX, base_to = 0, heap_from = UINT64_MAX, heap_to = 0;
+	struct piece pieces[PIECES_MAX];
+	uint64_t at = offset;
+	int error = 0;
+
+	for (; at < end; at += pieces[reading->count++].length) {
+		struct piece *piece = &pieces[reading->count];
+
+		if (reading->count == PIECES_MAX)
+			return 1;
+		*piece = piece_at(node->own, at, end);
+		if (piece->kind == PIECE_ZERO && piece->length > sizeof(zeros))
+			piece->length = sizeof(zeros);
+		if (piece->kind == PIECE_BASE) {
+			base_from = at < base_from ? at : base_from;
+			base_to = at + piece->length;
+		} else if (piece->kind == PIECE_HEAP) {
+			heap_from = piece->place < heap_from ? piece->place : heap_from;
+			heap_to = piece->place + piece->length > heap_to
+					  ? piece->place + piece->length
+					  : heap_to;
+		}
+	}
+	if (base_to)
+		error = reading_base(view, node, base_from, base_to, reading);
+	if (!error && heap_to) {
+		error = mmapio_slice_get(store_heap(view->store), heap_from,
+					 (size_t)(heap_to - heap_from), &reading->heap);
+		reading->has_heap = !error;
+		error = error == -ERANGE ? -EIO : error;
+	}
+	if (error)
+		return error == -ENODEV || error == -ENOMEM ? 1 : error;
+	at = offset;
+	for (int i = 0; i < reading->count; at += pieces[i++].length) {
+		const char *bytes = (const char *)zeros;
+
+		if (pieces[i].kind == PIECE_BASE)
+			bytes = (const char *)reading->base.data + (at - base_from);
+		else if (pieces[i].kind == PIECE_HEAP)
+			bytes = (const char *)reading->heap.data + (pieces[i].place - heap_from);
+		reading->iov[i] = (struct iovec){(void *)bytes, (size_t)pieces[i].length};
+	}
+	return 0;
+}
+
+static void reply_copied(fuse_req_t req, struct node *node, uint64_t offset, size_t length)
+{
+	char *buffer = malloc(length + 1);
+	int error = buffer ? own_read(view_of(req), node, offset, buffer, length) : -ENOMEM;
+
+	if (error)
+		reply_error(req, error);
+	else
+		fuse_reply_buf(req, buffer, length);
+	free(buffer);
+}
+
+/* Whether the bytes are all BACKING's. */
+static bool is_base_all(const struct own *own)
+{
+	return !own || (own->object.has_base && !own->object.has_blocks &&
+			own->object.cut == NOT_CUT && own->object.size == own->object.base_size);
+}
+
+void view_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		  struct fuse_file_info *fi)
+{
+	struct view *view = view_of(req);
+	struct reading *reading;
+	struct node *node;
+	struct own *own;
+	uint64_t end;
+	bool as_base = true;
+	int error = view_node(view, ino, &node);
+
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	own = node->own;
+	if (own) {
+		pthread_rwlock_rdlock(&own->data);
+		as_base = is_base_all(own);
+		if (as_base)
+			pthread_rwlock_unlock(&own->data);
+	}
+	if (as_base) {
+		error = own ? view_check_base(view, node) : 0;
+		if (error)
+			reply_error(req, error);
+		else
+			op_read(req, ino, size, offset, fi);
+		node_put(&view->fs->nodes, node);
+		return;
+	}
+	if (fi->lock_owner == 0)
+		node->has_pages = true;
+	end = (uint64_t)offset + size < own->object.size ? (uint64_t)offset + size
+							 : own->object.size;
+	reading = malloc(sizeof(*reading));
+	if (!reading) {
+		reply_error(req, -ENOMEM);
+	} else if ((uint64_t)offset >= end) {
+		fuse_reply_buf(req, NULL, 0);
+	} else {
+		reading->count = 0;
+		reading->file = NULL;
+		reading->has_base = reading->has_heap = false;
+		error = reading_begin(view, node, (uint64_t)offset, end, reading);
+		if (error == 1)
+			reply_copied(req, node, (uint64_t)offset, (size_t)(end - (uint64_t)offset));
+		else if (error)
+			reply_error(req, error);
+		else
+			fuse_reply_iov(req, reading->iov, reading->count);
+		reading_end(view->fs, reading);
+	}
+	free(reading);
+	pthread_rwlock_unlock(&own->data);
+	node_put(&view->fs->nodes, node);
+}
+
+/* --- Changing --------------------------------------------------------------------------------- */
+
+/* Rows of chunks that a change touches, as they will be. */
+struct chunks_after {
+	struct chunk *chunks;
+};
+
+static struct chunk *after_get(struct chunks_after *after, struct own *own, uint64_t number)
+{
+	struct chunk *chunk, *before;
+
+	HASH_FIND(hh, after->chunks, &number, sizeof(number), chunk);
+	if (chunk)
+		return chunk;
+	chunk = calloc(1, sizeof(*chunk));
+	if (!chunk)
+		return NULL;
+	before = chunk_find(own, number);
+	if (before)
+		memcpy(chunk->slots, before->slots, sizeof(chunk->slots));
+	chunk->number = number;
+	HASH_ADD(hh, after->chunks, number, sizeof(number), chunk);
+	if (!chunk->hh.tbl) {
+		free(chunk);
+		return NULL;
+	}
+	return chunk;
+}
+
+static int after_set(struct chunks_after *after, struct own *own, uint64_t block, uint64_t slot)
+{
+	struct chunk *chunk = after_get(after, own, block / STORE_CHUNK);
+
+	if (!chunk)
+		return -ENOMEM;
+	chunk->slots[block % STORE_CHUNK] = slot;
+	return 0;
+}
+
+static void after_free(struct chunks_after *after)
+{
+	struct chunk *chunk, *next;
+
+	HASH_ITER (hh, after->chunks, chunk, next) {
+		HASH_DEL(after->chunks, chunk);
+		free(chunk);
+	}
+}
+
+/* Writes the rows, and what the object will be; commits, and then it is so. own->data and
+ * view->lock are held. error: what has gone wrong before. */
+static int change_end(struct view *view, struct node *node, struct chunks_after *after,
+		      struct object *object, uint64_t bytes, int error)
+{
+	struct own *own = node->own;
+	struct chunk *chunk, *next, *before;
+
+	/* What a committed chunk needs in memory it has before. */
+	HASH_ITER (hh, after->chunks, chunk, next) {
+		object->has_blocks = true;
+		if (!error)
+			error = store_chunk_set(view->store, object->id, chunk->number,
+						chunk->slots);
+		if (!error && !chunk_find(own, chunk->number)) {
+			struct chunk *empty = calloc(1, sizeof(*empty));
+
+			if (empty) {
+				empty->number = chunk->number;
+				HASH_ADD(hh, own->chunks, number, sizeof(empty->number), empty);
+			}
+			if (empty && !empty->hh.tbl) {
+				free(empty);
+				empty = NULL;
+			}
+			if (!empty)
+				error = -ENOMEM;
+		}
+	}
+	if (!error)
+		error = view_object_write(view, object);
+	error = view_end(view, error, bytes);
+	if (!error) {
+		HASH_ITER (hh, after->chunks, chunk, next) {
+			before = chunk_find(own, chunk->number);
+			for (int i = 0; i < STORE_CHUNK; i++) {
+				own->block_count += chunk->slots[i] >= SLOT_FIRST;
+				own->block_count -= before->slots[i] >= SLOT_FIRST;
+			}
+			memcpy(before->slots, chunk->slots, sizeof(before->slots));
+		}
+		own->object = *object;
+	}
+	after_free(after);
+	return error;
+}
+
+static int heap_write(struct view *view, uint64_t place, const void *bytes, size_t length)
+{
+	ssize_t count = mmapio_write(store_heap(view->store), place, bytes, length);
+
+	return count < 0 ? (int)count : (size_t)count < length ? -ENOSPC : 0;
+}
+
+/* Before the end passes them: bytes of the last block behind it. */
+static int zero_behind_end(struct view *view, struct own *own)
+{
+	uint64_t size = own->object.size, slot = slot_of(own, size / STORE_BLOCK);
+	size_t within = size % STORE_BLOCK;
+
+	if (!within || slot < SLOT_FIRST)
+		return 0;
+	return heap_write(view, slot * STORE_BLOCK + within, zeros, STORE_BLOCK - within);
+}
+
+/*
+ * Writes blocks [first, last) into new slots; the range of bytes covers them, but for the first and
+ * the last one, perhaps. own->data and view->lock are held.
+ */
+static int write_new(struct view *view, struct node *node, struct chunks_after *after,
+		     uint64_t first, uint64_t last, uint64_t offset, const char *bytes,
+		     size_t length)
+{
+	struct own *own = node->own;
+	char edge[STORE_BLOCK];
+	int error = 0;
+
+	while (first < last && !error) {
+		uint64_t slot, count = last - first;
+
+		error = store_slots_take(view->store, &slot, &count);
+		for (uint64_t i = 0; i < count && !error; i++)
+			error = after_set(after, own, first + i, slot + i);
+		for (uint64_t i = 0, whole; i < count && !error; i += whole) {
+			const uint64_t at = (first + i) * STORE_BLOCK;
+			const uint64_t from = at < offset ? offset - at : 0;
+			uint64_t to = offset + length - at;
+
+			to = to < STORE_BLOCK ? to : STORE_BLOCK;
+			whole = 1;
+			if (from == 0 && to == STORE_BLOCK) {
+				whole = (offset + length - at) / STORE_BLOCK;
+				whole = whole < count - i ? whole : count - i;
+				error = heap_write(view, (slot + i) * STORE_BLOCK,
+						   bytes + (at - offset),
+						   (size_t)whole * STORE_BLOCK);
+				continue;
+			}
+			error = own_read(view, node, at, edge, STORE_BLOCK);
+			if (error)
+				break;
+			/* Of what lies behind the end nothing is to be kept. */
+			if (at + STORE_BLOCK > own->object.size) {
+				uint64_t kept = own->object.size > at ? own->object.size - at : 0;
+
+				memset(edge + kept, 0, STORE_BLOCK - kept);
+			}
+			memcpy(edge + from, bytes + (at + from - offset), (size_t)(to - from));
+			error = heap_write(view, (slot + i) * STORE_BLOCK, edge, STORE_BLOCK);
+		}
+		first += count;
+	}
+	return error;
+}
+
+/* own->data is held. */
+static int write_locked(struct view *view, struct node *node, uint64_t offset, const char *bytes,
+			size_t length)
+{
+	struct own *own = node->own;
+	struct chunks_after after = {NULL};
+	struct object object;
+	uint64_t end = offset + length, at = offset;
+	int error;
+
+	pthread_mutex_lock(&view->lock);
+	error = own->removed ? -ESTALE : store_begin(view->store);
+	if (error) {
+		pthread_mutex_unlock(&view->lock);
+		return error;
+	}
+	if (end > own->object.size && offset != own->object.size)
+		error = zero_behind_end(view, own);
+	while (at < end && !error) {
+		uint64_t block = at / STORE_BLOCK, slot = slot_of(own, block), last = block + 1;
+		uint64_t to = (block + 1) * STORE_BLOCK;
+
+		if (slot >= SLOT_FIRST) {
+			to = to < end ? to : end;
+			error = heap_write(view, slot * STORE_BLOCK + at % STORE_BLOCK,
+					   bytes + (at - offset), (size_t)(to - at));
+			at = to;
+			continue;
+		}
+		while (last * STORE_BLOCK < end && slot_of(own, last) < SLOT_FIRST)
+			last++;
+		error = write_new(view, node, &after, block, last, offset, bytes, length);
+		at = last * STORE_BLOCK;
+	}
+	object = own->object;
+	object.mtime = object.ctime = view_now();
+	if (end > object.size)
+		object.size = end;
+	error = change_end(view, node, &after, &object, length, error);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+ssize_t view_write_bytes(struct view *view, struct node *node, uint64_t offset, const void *bytes,
+			 size_t length)
+{
+	struct own *own;
+	int error;
+
+	if (offset > INT64_MAX || length > INT64_MAX - offset)
+		return -EFBIG;
+	error = view_own(view, node);
+	if (error || length == 0)
+		return error;
+	own = node->own;
+	pthread_rwlock_wrlock(&own->data);
+	error = write_locked(view, node, offset, bytes, length);
+	pthread_rwlock_unlock(&own->data);
+	return error ? error : (ssize_t)length;
+}
+
+/* Slots that are given back, together where they lie side by side. */
+struct giving {
+	uint64_t slot, count;
+};
+
+static int giving_end(struct view *view, struct giving *giving)
+{
+	int error = giving->count ? store_slots_give(view->store, giving->slot, giving->count) : 0;
+
+	giving->count = 0;
+	return error;
+}
+
+static int giving_add(struct view *view, struct giving *giving, uint64_t slot)
+{
+	int error = 0;
+
+	if (giving->count && giving->slot + giving->count != slot)
+		error = giving_end(view, giving);
+	if (giving->count == 0)
+		giving->slot = slot;
+	giving->count++;
+	return error;
+}
+
+/* Frees the blocks from first on. Within a transaction. */
+static int cut_blocks(struct view *view, struct own *own, struct chunks_after *after,
+		      uint64_t first)
+{
+	struct chunk *chunk, *next, *changed;
+	struct giving giving = {0, 0};
+	int error = 0;
+
+	HASH_ITER (hh, own->chunks, chunk, next) {
+		for (uint64_t i = 0; i < STORE_CHUNK && !error; i++) {
+			if (chunk->number * STORE_CHUNK + i < first || chunk->slots[i] == SLOT_BASE)
+				continue;
+			changed = after_get(after, own, chunk->number);
+			if (!changed)
+				return -ENOMEM;
+			changed->slots[i] = SLOT_BASE;
+			if (chunk->slots[i] >= SLOT_FIRST)
+				error = giving_add(view, &giving, chunk->slots[i]);
+		}
+	}
+	return error ? error : giving_end(view, &giving);
+}
+
+int view_set_size(struct view *view, struct node *node, uint64_t size)
+{
+	struct chunks_after after = {NULL};
+	struct object object;
+	struct own *own;
+	int error;
+
+	if (size > INT64_MAX)
+		return -EFBIG;
+	error = view_own(view, node);
+	if (error)
+		return error;
+	own = node->own;
+	pthread_rwlock_wrlock(&own->data);
+	pthread_mutex_lock(&view->lock);
+	error = own->removed ? -ESTALE : store_begin(view->store);
+	if (!error) {
+		object = own->object;
+		object.mtime = object.ctime = view_now();
+		if (size < object.size) {
+			if (size < object.cut)
+				object.cut = size;
+			error = cut_blocks(view, own, &after,
+					   (size + STORE_BLOCK - 1) / STORE_BLOCK);
+		} else if (size > object.size) {
+			error = zero_behind_end(view, own);
+		}
+		object.size = size;
+		error = change_end(view, node, &after, &object, 0, error);
+	}
+	pthread_mutex_unlock(&view->lock);
+	pthread_rwlock_unlock(&own->data);
+	return error;
+}
+
+void view_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
+		   struct fuse_file_info *fi)
+{
+	struct view *view = view_of(req);
+	bool direct = fi->lock_owner != 0; /* see ops_data.c */
+	struct node *node;
+	ssize_t count = view_node(view, ino, &node);
+
+	if (count) {
+		reply_error(req, (int)count);
+		return;
+	}
+	count = view_write_bytes(view, node, (uint64_t)offset, bytes, size);
+	if (!direct)
+		node->has_pages = true;
+	else if (node->has_pages && count > 0)
+		watch_changed(view->fs->watch, node, false);
+	if (count < 0)
+		reply_error(req, (int)count);
+	else if (direct)
+		reply_written(req, node, (size_t)count);
+	else
+		fuse_reply_write(req, (size_t)count);
+	node_put(&view->fs->nodes, node);
+}
+
+void view_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)datasync;
+	(void)fi;
+	reply_error(req, view_sync(view_of(req)));
+}
+
+/* Makes whole blocks zero. own->data and view->lock are held; within a transaction. */
+static int zero_blocks(struct view *view, struct own *own, struct chunks_after *after,
+		       uint64_t first, uint64_t last)
+{
+	const uint64_t limit = base_end(own);
+	struct giving giving = {0, 0};
+	int error = 0;
+
+	for (uint64_t block = first; block < last && !error; block++) {
+		uint64_t slot = slot_of(own, block);
+		uint64_t wanted = block * STORE_BLOCK < limit ? SLOT_ZERO : SLOT_BASE;
+
+		if (slot == wanted)
+			continue;
+		error = after_set(after, own, block, wanted);
+		if (!error && slot >= SLOT_FIRST)
+			error = giving_add(view, &giving, slot);
+	}
+	return error ? error : giving_end(view, &giving);
+}
+
+/* A hole, within the file. own->data is held. */
+static int punch_locked(struct view *view, struct node *node, uint64_t offset, uint64_t end)
+{
+	struct own *own = node->own;
+	uint64_t first = (offset + STORE_BLOCK - 1) / STORE_BLOCK, last = end / STORE_BLOCK;
+	struct chunks_after after = {NULL};
+	struct object object;
+	int error = 0;
+
+	if (end == own->object.size) /* what is behind the end is anything */
+		last = (end + STORE_BLOCK - 1) / STORE_BLOCK;
+	if (first > last)
+		return write_locked(view, node, offset, (const char *)zeros,
+				    (size_t)(end - offset));
+	if (offset < first * STORE_BLOCK && offset < end) {
+		uint64_t to = first * STORE_BLOCK < end ? first * STORE_BLOCK : end;
+
+		error = write_locked(view, node, offset, (const char *)zeros,
+				     (size_t)(to - offset));
+	}
+	if (!error && last * STORE_BLOCK < end)
+		error = write_locked(view, node, last * STORE_BLOCK, (const char *)zeros,
+				     (size_t)(end - last * STORE_BLOCK));
+	if (error)
+		return error;
+	pthread_mutex_lock(&view->lock);
+	error = store_begin(view->store);
+	if (!error) {
+		error = zero_blocks(view, own, &after, first, last);
+		object = own->object;
+		object.mtime = object.ctime = view_now();
+		error = change_end(view, node, &after, &object, 0, error);
+	}
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+/* Room for what is a hole: zeros, in slots of their own. BACKING's blocks have theirs. */
+static int reserve_locked(struct view *view, struct node *node, uint64_t offset, uint64_t end)
+{
+	struct own *own = node->own;
+	struct chunks_after after = {NULL};
+	struct object object;
+	uint64_t first = offset / STORE_BLOCK, last = (end + STORE_BLOCK - 1) / STORE_BLOCK;
+	int error;
+
+	pthread_mutex_lock(&view->lock);
+	error = store_begin(view->store);
+	for (uint64_t block = first; block < last && !error; block++) {
+		uint64_t slot = slot_of(own, block), run = block + 1, count;
+
+		if (kind_of(slot, block * STORE_BLOCK, base_end(own)) != PIECE_ZERO)
+			continue;
+		while (run < last && run - block < sizeof(zeros) / STORE_BLOCK &&
+		       kind_of(slot_of(own, run), run * STORE_BLOCK, base_end(own)) == PIECE_ZERO)
+			run++;
+		count = run - block;
+		error = store_slots_take(view->store, &slot, &count);
+		for (uint64_t i = 0; i < count && !error; i++)
+			error = after_set(&after, own, block + i, slot + i);
+		if (!error)
+			error = heap_write(view, slot * STORE_BLOCK, zeros,
+					   (size_t)count * STORE_BLOCK);
+		block += count - 1;
+	}
+	object = own->object;
+	object.mtime = object.ctime = view_now();
+	error = change_end(view, node, &after, &object, 0, error);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+static int allocate(struct view *view, struct node *node, int mode, uint64_t offset,
+		    uint64_t length)
+{
+	const int known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+	uint64_t end = offset + length, zero_end;
+	struct own *own;
+	int error;
+
+	if (mode & ~known)
+		return -EOPNOTSUPP;
+	if (length > INT64_MAX || offset > INT64_MAX - length)
+		return -EFBIG;
+	error = view_own(view, node);
+	if (error)
+		return error;
+	own = node->own;
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > own->object.size)
+		error = view_set_size(view, node, end);
+	if (error)
+		return error;
+	pthread_rwlock_wrlock(&own->data);
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+		zero_end = end < own->object.size ? end : own->object.size;
+		error = punch_locked(view, node, offset < zero_end ? offset : zero_end, zero_end);
+	} else {
+		error = reserve_locked(view, node, offset, end);
+	}
+	pthread_rwlock_unlock(&own->data);
+	return error;
+}
+
+void view_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+		       struct fuse_file_info *fi)
+{
+	struct view *view = view_of(req);
+	struct node *node;
+	int error = view_node(view, ino, &node);
+
+	(void)fi;
+	if (!error) {
+		error = allocate(view, node, mode, (uint64_t)offset, (uint64_t)length);
+		node_put(&view->fs->nodes, node);
+	}
+	reply_error(req, error);
+}
+
+/* The first offset from here on that is, or is not, a hole. own->data is held. */
+static off_t seek_locked(struct view *view, struct node *node, uint64_t offset, bool hole)
+{
+	struct own *own = node->own;
+	uint64_t size = own->object.size;
+	struct file *file;
+	off_t found;
+	int error;
+
+	if (offset >= size)
+		return -ENXIO;
+	while (offset < size) {
+		const struct piece piece = piece_at(own, offset, size);
+
+		if (piece.kind == (hole ? PIECE_ZERO : PIECE_HEAP))
+			return (off_t)offset;
+		if (piece.kind == PIECE_BASE) {
+			error = view_check_base(view, node);
+			if (!error)
+				error = file_get(&view->fs->files, node, FILE_READ, &file);
+			if (error)
+				return error;
+			found = lseek(mmapio_file_descriptor(file->mapped), (off_t)offset,
+				      hole ? SEEK_HOLE : SEEK_DATA);
+			file_put(&view->fs->files, file);
+			if (found >= 0 && (uint64_t)found < offset + piece.length)
+				return found;
+		}
+		offset += piece.length;
+	}
+	return hole ? (off_t)size : -ENXIO;
+}
+
+void view_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
+		   struct fuse_file_info *fi)
+{
+	struct view *view = view_of(req);
+	struct node *node;
+	struct own *own;
+	off_t found = view_node(view, ino, &node);
+
+	if (found) {
+		reply_error(req, (int)found);
+		return;
+	}
+	own = node->own;
+	if (!own) {
+		op_lseek(req, ino, offset, whence, fi);
+	} else if (whence != SEEK_DATA && whence != SEEK_HOLE) {
+		reply_error(req, -EINVAL);
+	} else {
+		pthread_rwlock_rdlock(&own->data);
+		found = seek_locked(view, node, (uint64_t)offset, whence == SEEK_HOLE);
+		pthread_rwlock_unlock(&own->data);
+		if (found < 0)
+			reply_error(req, (int)found);
+		else
+			fuse_reply_lseek(req, found);
+	}
+	node_put(&view->fs->nodes, node);
+}
+
+/* Reads what a file has of a range: a count, or negative errno. */
+static ssize_t view_read_bytes(struct view *view, struct node *node, uint64_t offset, void *buffer,
+			       size_t length)
+{
+	struct own *own = node->own;
+	struct file *file;
+	ssize_t count;
+
+	if (!own) {
+		count = file_get(&view->fs->files, node, FILE_READ, &file);
+		if (count)
+			return count;
+		count = mmapio_file_refresh(file->mapped, NULL);
+		if (!count)
+			count = mmapio_read(file->mapped, offset, buffer, length);
+		file_put(&view->fs->files, file);
+		return count;
+	}
+	pthread_rwlock_rdlock(&own->data);
+	if (offset >= own->object.size)
+		length = 0;
+	else if (length > own->object.size - offset)
+		length = (size_t)(own->object.size - offset);
+	count = own_read(view, node, offset, buffer, length);
+	pthread_rwlock_unlock(&own->data);
+	return count ? count : (ssize_t)length;
+}
+
+#define COPY_PART ((size_t)1024 * 1024)
+
+static ssize_t copy(struct view *view, struct node *in, uint64_t offset_in, struct node *out,
+		    uint64_t offset_out, size_t length)
+{
+	char *buffer = malloc(COPY_PART);
+	ssize_t done = 0, count = 1;
+
+	if (!buffer)
+		return -ENOMEM;
+	while (length && count > 0) {
+		count = view_read_bytes(view, in, offset_in + (uint64_t)done, buffer,
+					length < COPY_PART ? length : COPY_PART);
+		if (count > 0)
+			count = view_write_bytes(view, out, offset_out + (uint64_t)done, buffer,
+						 (size_t)count);
+		if (count > 0) {
+			done += count;
+			length -= (size_t)count;
+		}
+	}
+	free(buffer);
+	return done ? done : count;
+}
+
+void view_op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in,
+			     struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t offset_out,
+			     struct fuse_file_info *fi_out, size_t length, int flags)
+{
+	struct view *view = view_of(req);
+	struct node *in = NULL, *out = NULL;
+	ssize_t count = flags ? -EINVAL : view_node(view, ino_in, &in);
+
+	(void)fi_in;
+	(void)fi_out;
+	if (!count)
+		count = view_node(view, ino_out, &out);
+	if (!count) /* (the kernel looks after ranges that overlap) */
+		count = copy(view, in, (uint64_t)offset_in, out, (uint64_t)offset_out, length);
+	if (count < 0)
+		reply_error(req, (int)count);
+	else
+		fuse_reply_write(req, (size_t)count);
+	node_put(&view->fs->nodes, out);
+	node_put(&view->fs->nodes, in);
+}

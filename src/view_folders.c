@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Listing folders of a view. What BACKING has and what the view has is put together when a listing
+ * begins, or begins again: entries that are there all the time are listed once, whatever happens
+ * meanwhile.
+ */
+#include "view_ops.h"
+
+#include "watch.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct listed {
+	uint64_t ino;
+	mode_t type;
+	bool absent; /* while it is put together: a name of BACKING that the view has not */
+	UT_hash_handle hh;
+	char name[];
+};
+
+struct listing {
+	pthread_mutex_t lock;
+	struct listed *by_name; /* lock; until it is whole */
+	struct listed **entry;	/* lock */
+	size_t count;		/* lock */
+};
+
+static void listing_clear(struct listing *listing)
+{
+	struct listed *listed, *next;
+
+	HASH_ITER (hh, listing->by_name, listed, next) {
+		HASH_DEL(listing->by_name, listed);
+		free(listed);
+	}
+	free(listing->entry);
+	listing->entry = NULL;
+	listing->count = 0;
+}
+
+static int listing_add(struct listing *listing, const char *name, uint64_t ino, mode_t type,
+		       bool absent)
+{
+	size_t length = strlen(name);
+	struct listed *listed;
+
+	HASH_FIND(hh, listing->by_name, name, (unsigned int)length, listed);
+	if (listed)
+		return 0; /* the view's word counts, and comes first */
+	listed = malloc(sizeof(*listed) + length + 1);
+	if (!listed)
+		return -ENOMEM;
+	listed->ino = ino;
+	listed->type = type;
+	listed->absent = absent;
+	memcpy(listed->name, name, length + 1);
+	HASH_ADD_KEYPTR(hh, listing->by_name, listed->name, (unsigned int)length, listed);
+	if (!listed->hh.tbl) {
+		free(listed);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+struct adding {
+	struct view *view;
+	struct listing *listing;
+};
+
+static int add_own(void *context, const char *name, int64_t object)
+{
+	struct adding *adding = context;
+
+	/* Its number and type are looked up when all are known: one statement at a time. */
+	return listing_add(adding->listing, name, (uint64_t)object, 0, object == 0);
+}
+
+static int add_base(struct view *view, struct node *folder, struct listing *listing)
+{
+	struct fs *fs = view->fs;
+	int fd, descriptor = view_base_descriptor(view, folder), more = 0;
+	const struct dirent64 *found;
+	struct folder *reader;
+
+	if (descriptor < 0)
+		return descriptor;
+	do
+		fd = backing_reopen(&fs->backing, descriptor, O_RDONLY | O_DIRECTORY);
+	while ((fd == -EMFILE || fd == -ENFILE) && files_make_room(&fs->files));
+	node_descriptor_put(&fs->nodes, folder);
+	if (fd < 0)
+		return fd == -EMFILE ? -ENFILE : fd;
+	reader = folder_new(fd);
+	if (!reader) {
+		close(fd);
+		return -ENOMEM;
+	}
+	pthread_mutex_lock(&reader->lock);
+	more = folder_seek_locked(reader, 0);
+	while (!more && (more = folder_peek_locked(reader, &found)) > 0) {
+		if (strcmp(found->d_name, ".") != 0 && strcmp(found->d_name, "..") != 0)
+			more = listing_add(listing, found->d_name,
+					   backing_number(folder->device, found->d_ino),
+					   (mode_t)DTTOIF(found->d_type), false);
+		else
+			more = 0;
+		folder_advance_locked(reader);
+	}
+	pthread_mutex_unlock(&reader->lock);
+	folder_free(reader);
+	return more;
+}
+
+/* Puts a listing together, names only. */
+static int listing_collect_locked(struct view *view, struct node *folder, struct listing *listing)
+{
+	struct adding adding = {view, listing};
+	const struct own *own = folder->own;
+	int error = 0;
+
+	if (own && own->object.has_names)
+		error = store_names_each(view->store, own->object.id, add_own, &adding);
+	if (!error && !view_is_made(folder))
+		error = add_base(view, folder, listing);
+	return error;
+}
+
+int view_folder_is_empty_locked(struct view *view, struct node *folder)
+{
+	struct listing listing = {0};
+	struct listed *listed, *next;
+	int result = listing_collect_locked(view, folder, &listing);
+
+	if (result == 0) {
+		result = 1;
+		HASH_ITER (hh, listing.by_name, listed, next)
+			if (!listed->absent)
+				result = 0;
+	}
+	listing_clear(&listing);
+	return result;
+}
+
+static int listing_fill_locked(struct view *view, struct node *folder, struct listing *listing)
+{
+	struct listed *listed, *next;
+	int error;
+
+	listing_clear(listing);
+	error = listing_collect_locked(view, folder, listing);
+	if (error)
+		return error;
+	listing->entry = malloc((HASH_CNT(hh, listing->by_name) + 1) * sizeof(*listing->entry));
+	if (!listing->entry)
+		return -ENOMEM;
+	HASH_ITER (hh, listing->by_name, listed, next) {
+		if (listed->absent)
+			continue;
+		if (!listed->type) {
+			struct object object;
+			int found = store_object_get(view->store, (int64_t)listed->ino, &object);
+
+			if (found < 0)
+				return found;
+			if (found == 0)
+				continue;
+			listed->ino = object.ino;
+			listed->type = object.mode & S_IFMT;
+			object_free(&object);
+		}
+		listing->entry[listing->count++] = listed;
+	}
+	return 0;
+}
+
+static struct listing *listing_of(const struct fuse_file_info *fi)
+{
+	return (struct listing *)(uintptr_t)fi->fh;
+}
+
+void view_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct listing *listing = calloc(1, sizeof(*listing));
+
+	(void)ino;
+	if (!listing) {
+		reply_error(req, -ENOMEM);
+		return;
+	}
+	pthread_mutex_init(&listing->lock, NULL);
+	fi->fh = (uintptr_t)listing;
+	if (fuse_reply_open(req, fi))
+		free(listing);
+}
+
+void view_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct listing *listing = listing_of(fi);
+
+	(void)ino;
+	listing_clear(listing);
+	pthread_mutex_destroy(&listing->lock);
+	free(listing);
+	reply_error(req, 0);
+}
+
+/* The number of the folder that a folder lies in, for "..". */
+static uint64_t parent_number_locked(struct view *view, struct node *folder)
+{
+	const struct own *own = folder->own;
+	struct object object;
+	uint64_t ino = 1;
+
+	if (own && own->object.parent &&
+	    store_object_get(view->store, own->object.parent, &object) == 1) {
+		ino = object.ino;
+		object_free(&object);
+	}
+	return ino;
+}
+
+/* One entry, offset being its place among all. What it takes, or more than size. */
+static size_t add_entry(fuse_req_t req, struct node *folder, const char *name, uint64_t ino,
+			mode_t type, off_t offset, char *buffer, size_t size, bool plus)
+{
+	struct view *view = view_of(req);
+	struct fuse_entry_param entry = {.attr = {.st_ino = ino, .st_mode = type}}, found;
+	struct node *node;
+
+	if (!plus)
+		return fuse_add_direntry(req, buffer, size, name, &entry.attr, offset);
+	if (fuse_add_direntry_plus(req, NULL, 0, name, NULL, 0) > size)
+		return size + 1;
+	if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 &&
+	    view_child_locked(view, folder, name, &node) == 0) {
+		if (!watch_is_stale(node) && view_entry_locked(view, node, &found) == 0)
+			entry = found;
+		node_put(&view->fs->nodes, node);
+	}
+	return fuse_add_direntry_plus(req, buffer, size, name, &entry, offset);
+}
+
+static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		 const struct fuse_file_info *fi, bool plus)
+{
+	struct view *view = view_of(req);
+	struct listing *listing = listing_of(fi);
+	char *buffer = malloc(size);
+	struct node *folder;
+	size_t filled = 0, length;
+	struct stat st;
+	int error = buffer ? view_node(view, ino, &folder) : -ENOMEM;
+
+	if (error) {
+		reply_error(req, error);
+		free(buffer);
+		return;
+	}
+	pthread_mutex_lock(&listing->lock);
+	pthread_mutex_lock(&view->lock);
+	if (offset == 0)
+		error = listing_fill_locked(view, folder, listing);
+	if (!error)
+		error = view_stat_locked(view, folder, &st);
+	for (uint64_t at = (uint64_t)offset; !error && at < listing->count + 2; at++) {
+		const struct listed *listed = at < 2 ? NULL : listing->entry[at - 2];
+		const char *name = listed ? listed->name : at ? ".." : ".";
+		uint64_t number = listed ? listed->ino
+				  : at	 ? parent_number_locked(view, folder)
+					 : st.st_ino;
+
+		length = add_entry(req, folder, name, number, listed ? listed->type : S_IFDIR,
+				   (off_t)at + 1, buffer + filled, size - filled, plus);
+		if (length > size - filled)
+			break;
+		filled += length;
+	}
+	pthread_mutex_unlock(&view->lock);
+	pthread_mutex_unlock(&listing->lock);
+	node_put(&view->fs->nodes, folder);
+	if (error && filled == 0)
+		reply_error(req, error);
+	else
+		fuse_reply_buf(req, buffer, filled);
+	free(buffer);
+}
+
+void view_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		     struct fuse_file_info *fi)
+{
+	list(req, ino, size, offset, fi, false);
+}
+
+void view_op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+			 struct fuse_file_info *fi)
+{
+	list(req, ino, size, offset, fi, true);
+}
+
+void view_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	view_op_fsync(req, ino, datasync, fi);
+}

@@ -1,0 +1,190 @@
+#!/bin/bash
+# A mount that is a view (-o cow): it does what a folder does, BACKING stays what it is, and the view is
+# what it was after unmounts and SIGKILL.
+# VIEW_STEPS says how many random operations each run makes (2000), VIEW_SEEDS which.
+# shellcheck source=tests/mount.sh
+. "${0%/*}/mount.sh" 400 root user
+need getfattr setfattr sqlite3 git rsync
+
+steps=${VIEW_STEPS:-2000}
+read -r -a seeds <<<"${VIEW_SEEDS:-1 2 3 4}"
+
+# All that is to stay, of folder $1. (Times of access may move: kernels refuse O_NOATIME at times.)
+snapshot() {
+	(
+		cd "$1"
+		find . -printf '%p %y %m %U %G %s %n %T@ %C@ %i %l\n' | sort
+		find . -type f -exec md5sum {} + | sort
+		getfattr -h -R -d -m - . 2>/dev/null
+	)
+}
+
+mount_kill() {
+	{
+		kill -KILL "$daemon"
+		daemon_wait
+	} 2>/dev/null
+	fusermount3 -u -z "$mnt"
+}
+
+# BACKING, and a plain copy of it in which the same is done as in the view
+mkdir "$work/store" "$plain/twin"
+"$TOOLS/tool_twin" run "$backing" "$plain/twin" 7 4000
+snapshot "$backing" >"$work/before"
+
+# ---------------------------------------------------------------- a view that is kept
+
+for seed in "${seeds[@]}"; do
+	mount_start "cow=$work/store,flush=10ms"
+	"$TOOLS/tool_twin" compare "$mnt" "$plain/twin" || fail "the view is not what it was"
+	"$TOOLS/tool_twin" run "$mnt" "$plain/twin" "$seed" "$steps"
+	if [ $((seed % 2)) -eq 0 ]; then mount_kill; else mount_stop; fi
+	snapshot "$backing" >"$work/after"
+	assert_same "$work/before" "$work/after" "BACKING"
+done
+
+# Numbers of inodes stay; a folder of BACKING that was moved has what it had
+mount_start "cow=$work/store"
+mkdir "$mnt/numbered" && echo 1 >"$mnt/numbered/file" && ln "$mnt/numbered/file" "$mnt/numbered/other"
+(cd "$mnt" && find . -printf '%p %i %n\n' | sort) >"$work/numbers"
+mount_stop
+mount_start "cow=$work/store"
+(cd "$mnt" && find . -printf '%p %i %n\n' | sort) >"$work/numbers.after"
+assert_same "$work/numbers" "$work/numbers.after" "numbers of inodes"
+mount_stop
+
+# ---------------------------------------------------------------- a view that is gone
+
+mount_start cow
+"$TOOLS/tool_twin" compare "$mnt" "$backing"
+rm -rf "${mnt:?}"/*
+assert_equal "" "$(ls -A "$mnt")" "the emptied view"
+echo new >"$mnt/new"
+mount_stop
+mount_start cow
+"$TOOLS/tool_twin" compare "$mnt" "$backing" || fail "a view in memory was kept"
+mount_stop
+snapshot "$backing" >"$work/after"
+assert_same "$work/before" "$work/after" "BACKING"
+
+# Room: who writes gets ENOSPC, and all else goes on
+mount_start cow,cow_limit=1M
+echo small >"$mnt/small"
+! dd if=/dev/zero of="$mnt/large" bs=64K count=32 status=none 2>"$work/error" || fail "no limit"
+grep -q 'No space left' "$work/error" || fail "$(cat "$work/error")"
+assert_equal small "$(cat "$mnt/small")" "a file beside one that found no room"
+rm "$mnt/large"
+dd if=/dev/zero of="$mnt/other" bs=64K count=8 status=none || fail "room was not given back"
+mount_stop
+
+# ---------------------------------------------------------------- a large file
+
+# What is changed of it, and nothing else, takes room
+truncate -s 1G "$backing/giant"
+printf begin | dd of="$backing/giant" conv=notrunc status=none
+printf middle | dd of="$backing/giant" bs=1 seek=536870912 conv=notrunc status=none
+mkdir "$work/giant"
+mount_start "cow=$work/giant"
+printf X | dd of="$mnt/giant" bs=1 seek=1000000 conv=notrunc status=none
+chmod 600 "$mnt/giant"
+mv "$mnt/giant" "$mnt/moved"
+truncate -s 1073741823 "$mnt/moved"
+assert_equal begin "$(head -c 5 "$mnt/moved")" "the begin of a large file"
+assert_equal middle "$(dd if="$mnt/moved" bs=1 skip=536870912 count=6 status=none)" "its middle"
+assert_equal X "$(dd if="$mnt/moved" bs=1 skip=1000000 count=1 status=none)" "what was written"
+assert_equal "600 1073741823" "$(stat -c '%a %s' "$mnt/moved")" "its attributes"
+mount_stop
+room=$(($(stat -c '%b * %B' "$work/giant/heap")))
+[ "$room" -le 65536 ] || fail "a changed byte takes $room bytes of the heap"
+
+# ---------------------------------------------------------------- changed behind the view
+
+head -c 20000 /dev/zero >"$backing/behind" # of which the view will have one block
+echo one >"$backing/behind-attributes"
+mount_start "cow=$work/giant"
+printf 2 | dd of="$mnt/behind" bs=1 seek=1 conv=notrunc status=none
+setfattr -n user.view -v here "$mnt/behind-attributes"
+sleep 0.02 # ctime is as coarse as the clock's tick
+echo three >>"$backing/behind"
+echo three >>"$backing/behind-attributes"
+mount_stop
+mount_start "cow=$work/giant"
+for file in behind behind-attributes; do
+	! cat "$mnt/$file" 2>"$work/error" >/dev/null || fail "a mixture of two times is shown"
+	grep -q 'Stale file handle' "$work/error" || fail "$(cat "$work/error")"
+	grep -q "/$file: was changed in BACKING" "$log" || fail "nothing in the log of $file"
+done
+mount_stop
+rm "$backing/giant" "$backing"/behind*
+
+# ---------------------------------------------------------------- tools
+
+git -c init.defaultBranch=main init -q "$backing/repo"
+(
+	cd "$backing/repo"
+	for ((i = 0; i < 200; i++)); do
+		echo "$i" >"file.$i"
+	done
+	git add . && git -c user.name=n -c user.email=e commit -qm one
+)
+sqlite3 "$backing/db" 'create table t(a); with recursive c(x) as (select 1 union all select x + 1 from c
+	where x < 20000) insert into t select x from c'
+snapshot "$backing" >"$work/before"
+mkdir "$work/tools"
+mount_start "cow=$work/tools"
+sqlite3 "$mnt/db" 'pragma journal_mode = wal; update t set a = a + 1' >/dev/null
+assert_equal "200030000 ok" "$(sqlite3 "$mnt/db" 'select sum(a) from t; pragma integrity_check' | xargs)" SQLite
+(
+	cd "$mnt/repo"
+	git gc -q --prune=now
+	git fsck
+	git worktree add -q ../tree
+	assert_equal "" "$(git status --short)" "git status"
+) 2>&1 | grep -v '^Checking' >&2 || true
+cmp "$mnt/tree/file.77" "$backing/repo/file.77"
+rsync -a --delete "$mnt/repo/.git/" "$mnt/tree/"
+rm -rf "$mnt/repo"
+mount_kill
+mount_start "cow=$work/tools"
+[ ! -e "$mnt/repo" ] || fail "what was removed is back after SIGKILL"
+cmp "$mnt/tree/HEAD" "$backing/repo/.git/HEAD"
+assert_equal "200030000 ok" "$(sqlite3 "$mnt/db" 'select sum(a) from t; pragma integrity_check' | xargs)" SQLite
+mount_stop
+snapshot "$backing" >"$work/after"
+assert_same "$work/before" "$work/after" "BACKING"
+
+# ---------------------------------------------------------------- what is refused
+
+# refused STORE WORDS: a line that has them, nothing mounted
+refused() {
+	! timeout 10 "${program[@]}" -o "cow=$1" "$backing" "$mnt" 2>"$work/error" || fail "mounted with cow=$1"
+	! is_mounted || fail "mounted"
+	assert_equal 1 "$(wc -l <"$work/error")" "lines of: $(cat "$work/error")"
+	grep -q -e "$2" "$work/error" || fail "$(cat "$work/error")"
+}
+refused "$work/missing" 'No such file'
+refused "$backing" 'lies in BACKING'
+mkdir -p "$work/inside" "$mnt/inside"
+refused "$mnt/inside" 'lies in MOUNTPOINT'
+rmdir "$mnt/inside"
+echo mine >"$work/inside/file"
+refused "$work/inside" 'not empty'
+assert_equal file "$(ls -A "$work/inside")" "a folder that was refused"
+rm "$work/inside/file"
+mkdir "$work/elsewhere"
+timeout 10 "${program[@]}" -o "cow=$work/inside" "$work/elsewhere" "$mnt" || fail "no mount elsewhere"
+fusermount3 -u "$mnt"
+wait_until 10 flock -n "$work/inside/heap" true || fail "the store is still in use"
+refused "$work/inside" 'another folder'
+flock "$work/tools/heap" sleep 5 &
+wait_until 5 eval '! flock -n "$work/tools/heap" true'
+refused "$work/tools" 'in use'
+kill %+ 2>/dev/null || true
+wait || true
+wait_until 10 flock -n "$work/tools/heap" true || fail "the store is still in use"
+cp -r "$work/tools" "$work/damaged"
+printf garbage | dd of="$work/damaged/heap" conv=notrunc status=none
+refused "$work/damaged" 'damaged'
+cp "$work/tools/heap" "$work/damaged/heap"
+head -c 4096 /dev/urandom | dd of="$work/damaged/rows" conv=notrunc status=none
+refused "$work/damaged" 'rows'
