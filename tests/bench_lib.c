@@ -138,13 +138,15 @@ static int fd;
 static char *raw;    /* a mapping of our own */
 static char *buffer; /* 1 MiB or more */
 
-static struct mmapio_file *open_with(const char *policy, struct mmapio_flusher *flusher)
+static struct mmapio_file *open_with(const char *policy, struct mmapio_flusher *flusher,
+				     enum mmapio_write_method method)
 {
 	struct mmapio_options options = MMAPIO_OPTIONS_INIT(MMAPIO_READ_WRITE);
 	struct mmapio_file *opened;
 
 	CHECK(mmapio_policy_parse(&options.policy, policy) == 0);
 	options.flusher = flusher;
+	options.write_method = method;
 	CHECK(mmapio_open(&opened, path, &options) == 0);
 	return opened;
 }
@@ -509,10 +511,10 @@ static uint64_t cpu_ns(void)
 	       (uint64_t)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000;
 }
 
-static const char *const policies[] = {"manual", "10ms", "4M", "100writes", "always"};
+static const char *const policies[] = {"manual", "10ms", "4M", "100writes", "always", "manual"};
 
-/* Blocks of 64 KiB, some each millisecond; the time of the processor, the flusher's thread
- * included. */
+/* Blocks of 64 KiB, one after the other, until all are on the disk: the time of the processor, the
+ * flusher's thread included. */
 static void write_policy(struct sample *sample, size_t policy)
 {
 	struct mmapio_flusher *flusher;
@@ -520,7 +522,8 @@ static void write_policy(struct sample *sample, size_t policy)
 	uint64_t begin, blocks = policies[policy][0] == 'a' ? 100 : size / (64 * KIB);
 
 	CHECK(mmapio_flusher_new(&flusher) == 0);
-	opened = open_with(policies[policy], flusher);
+	opened = open_with(policies[policy], flusher,
+			   policy == 5 ? MMAPIO_WRITE_PWRITE : MMAPIO_WRITE_AUTO);
 	begin = cpu_ns();
 	for (uint64_t i = 0; i < blocks; i++)
 		CHECK(mmapio_write(opened, i * 64 * KIB, buffer, 64 * KIB) == (ssize_t)(64 * KIB));
@@ -558,6 +561,13 @@ static void write_always(struct sample *sample, size_t unused)
 {
 	(void)unused;
 	write_policy(sample, 4);
+}
+
+/* As the others write, whose pages are made clean again and again. */
+static void write_manual_pwrite(struct sample *sample, size_t unused)
+{
+	(void)unused;
+	write_policy(sample, 5);
 }
 
 static void write_stdio(struct sample *sample, size_t unused)
@@ -754,7 +764,7 @@ static void open_ours(struct sample *sample, size_t unused)
 	for (int i = 0; i < 100; i++) {
 		uint64_t begin = now();
 
-		mmapio_file_unref(open_with("manual", NULL));
+		mmapio_file_unref(open_with("manual", NULL, MMAPIO_WRITE_AUTO));
 		sample_add(sample, now() - begin);
 	}
 }
@@ -786,8 +796,10 @@ static void measure(void)
 						   {"MADV_POPULATE_READ", touch_populate},
 						   {"a byte of each page", touch_loop}};
 	static const struct contender writes[] = {
-		{"manual", write_manual}, {"10ms", write_10ms},	    {"4M", write_4m},
-		{"100writes", write_100}, {"always", write_always}, {"fwrite", write_stdio}};
+		{"manual", write_manual}, {"manual, by pwrite", write_manual_pwrite},
+		{"10ms", write_10ms},	  {"4M", write_4m},
+		{"100writes", write_100}, {"always", write_always},
+		{"fwrite", write_stdio}};
 	static const struct contender flushes[] = {{"flush of the range", flush_ours},
 						   {"msync", flush_msync},
 						   {"pwrite and fdatasync", flush_write}};
@@ -819,7 +831,8 @@ static void measure(void)
 		snprintf(name, sizeof(name), "%zu threads, one word (picoseconds)", threads);
 		CONTEST("atomic", name, adds, threads, NULL);
 	}
-	CONTEST("write", "64 KiB blocks: time of the processor for each", writes, 0, NULL);
+	CONTEST("write", "64 KiB blocks until all is on the disk: processor for each", writes, 0,
+		NULL);
 	for (size_t length = 64; length <= 8 * KIB; length *= length == 64 ? 16 : 8) {
 		snprintf(name, sizeof(name), "%zu bytes", length);
 		CONTEST("flush", name, flushes, length, NULL);
@@ -848,7 +861,7 @@ int main(int argc, char **argv)
 	raw_length = size;
 	CHECK(raw != MAP_FAILED);
 	CHECK(mmapio_guard_install() == 0);
-	file = open_with("manual", NULL);
+	file = open_with("manual", NULL, MMAPIO_WRITE_AUTO);
 	CHECK(mmapio_atomic_u64_get(file, 0, 1, &words) == 0);
 	measure();
 	CHECK(mmapio_atomic_u64_put(&words) == 0);
