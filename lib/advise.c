@@ -469,8 +469,9 @@ static int smaps_read(FILE *stream, const struct region *region, struct smaps *s
 	bool inside = false;
 	char *line = NULL;
 	size_t size = 0;
+	int error;
 
-	while (getline(&line, &size, stream) > 0) {
+	while (errno = 0, getline(&line, &size, stream) > 0) {
 		char name[32];
 		uintptr_t start, end;
 		uint64_t kib;
@@ -491,9 +492,11 @@ static int smaps_read(FILE *stream, const struct region *region, struct smaps *s
 				smaps->huge += kib * 1024;
 		}
 	}
+	/* Without memory for a line the stream has an error (glibc 2.41), or none, and no end
+	 * either. */
+	error = feof(stream) ? 0 : ferror(stream) && errno != ENOMEM ? -EIO : -ENOMEM;
 	free(line);
-	/* Without memory for a line the stream has no error, and no end either. */
-	return feof(stream) ? 0 : ferror(stream) ? -EIO : -ENOMEM;
+	return error;
 }
 
 static int file_smaps(struct mmapio_file *file, struct smaps *smaps)

@@ -2,6 +2,7 @@
 /* mmapfs: a file system that serves a folder out of memory-mapped regions. */
 #include "options.h"
 #include "session.h"
+#include "store.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,6 +27,8 @@ int main(int argc, char **argv)
 		} else if (options.version) {
 			printf("mmapfs %s, libfuse %s\n", PACKAGE_VERSION, fuse_pkgversion());
 			status = EXIT_SUCCESS;
+		} else if (options.check) {
+			status = store_check(options.check);
 		} else {
 			status = session_run(&options);
 		}

@@ -42,6 +42,8 @@ static const struct fuse_opt option_table[] = {
 	FLAG("--help", help),
 	FLAG("-V", version),
 	FLAG("--version", version),
+	{"--check %s", offsetof(struct options, check), 0},
+	{"--check=%s", offsetof(struct options, check), 0},
 	FLAG("-f", foreground),
 	FUSE_OPT_KEY("-d", KEY_DEBUG),
 	FUSE_OPT_KEY("debug", KEY_DEBUG),
@@ -268,7 +270,7 @@ int options_parse(struct options *options, int argc, char **argv)
 	/* "ro" and what is unknown stays in fuse_args. */
 	if (fuse_opt_parse(&options->fuse_args, options, option_table, parse_one))
 		return -1;
-	if (options->help || options->version)
+	if (options->help || options->version || options->check)
 		return 0;
 	options->cow = options->cow || options->cow_folder;
 	if (!options->backing || !options->mountpoint) {
@@ -287,6 +289,7 @@ void options_free(struct options *options)
 	free(options->subtype);
 	free(options->prewarm_match);
 	free(options->cow_folder);
+	free(options->check);
 	fuse_opt_free_args(&options->fuse_args);
 }
 
@@ -299,6 +302,8 @@ void options_help(void)
 	       "\n"
 	       "    -h, --help             this text\n"
 	       "    -V, --version          the versions of mmapfs and libfuse\n"
+	       "    --check DIR            prove that the store of a view is whole (-o cow=DIR);\n"
+	       "                           exit status 0, or 1 and what is wrong\n"
 	       "    -f                     stay in the foreground, log to stderr\n"
 	       "    -d, -o debug           -f, and show each request\n"
 	       "    -s                     one thread, as -o max_threads=1\n"

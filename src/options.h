@@ -28,6 +28,7 @@ struct options {
 	bool foreground;
 	bool debug;
 	bool help;
+	char *check; /* the store to be checked; no mount */
 	bool version;
 	bool clone_fd;
 	bool read_only;

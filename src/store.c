@@ -20,6 +20,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #define FORMAT 1
 
@@ -135,6 +136,7 @@ struct store {
 	uint64_t reserved; /* what the rows have for it: never less */
 	struct runs free;
 	struct runs given; /* free after the next sync */
+	uint64_t given_slots;
 	uint64_t synced;
 	/* What a rollback takes back: */
 	struct runs taken;  /* from free */
@@ -306,7 +308,7 @@ static int free_set(struct store *store, uint64_t slot, uint64_t count)
 }
 
 /* The heap grows by that many slots at once, so that its end is seldom written down. */
-#define RESERVE 1024
+#define RESERVE 256
 
 static int heap_reserve(struct store *store, uint64_t end)
 {
@@ -390,6 +392,8 @@ int store_commit(struct store *store)
 	for (size_t i = 0; i < store->giving.count; i++)
 		(void)runs_add(store->in_memory ? &store->free : &store->given,
 			       store->giving.run[i].slot, store->giving.run[i].count, false);
+	for (size_t i = 0; i < store->giving.count && !store->in_memory; i++)
+		store->given_slots += store->giving.run[i].count;
 	store->giving.count = 0;
 	return 0;
 }
@@ -410,6 +414,13 @@ void store_rollback(struct store *store)
 	store->used = store->used_before;
 	store->end = store->end_before;
 	store->reserved = store->reserved_before;
+}
+
+#define GIVEN_MANY ((uint64_t)64 * 1024 * 1024 / STORE_BLOCK)
+
+bool store_wants_sync(const struct store *store)
+{
+	return store->given_slots > GIVEN_MANY;
 }
 
 struct mmapio_file *store_heap(struct store *store)
@@ -554,12 +565,13 @@ int store_object_set(struct store *store, const struct object *object)
 	return run(store, statement);
 }
 
-static int slots_give_all(void *context, uint64_t chunk, const uint64_t *slots)
+static int slots_give_all(void *context, uint64_t number, const struct store_chunk *chunk)
 {
 	struct store *store = context;
+	const uint64_t *slots = chunk->slots;
 	int error = 0;
 
-	(void)chunk;
+	(void)number;
 	for (int i = 0; i < STORE_CHUNK && !error; i++) {
 		uint64_t count = 1;
 
@@ -756,44 +768,47 @@ int store_xattrs_each(struct store *store, int64_t object,
 
 /* --- Chunks ----------------------------------------------------------------------------------- */
 
-#define CHUNK_BYTES (STORE_CHUNK * sizeof(uint64_t))
+uint32_t store_sum(const void *block)
+{
+	return (uint32_t)crc32(0, block, STORE_BLOCK);
+}
 
-int store_chunk_set(struct store *store, int64_t object, uint64_t chunk,
-		    const uint64_t slots[STORE_CHUNK])
+int store_chunk_set(struct store *store, int64_t object, uint64_t number,
+		    const struct store_chunk *chunk)
 {
 	sqlite3_stmt *statement;
 	bool any = false;
 
 	for (int i = 0; i < STORE_CHUNK && !any; i++)
-		any = slots[i] != SLOT_BASE;
+		any = chunk->slots[i] != SLOT_BASE;
 	statement = prepare(store, any ? CHUNK_SET : CHUNK_REMOVE);
 	if (statement) {
 		sqlite3_bind_int64(statement, 1, object);
-		sqlite3_bind_int64(statement, 2, (int64_t)chunk);
+		sqlite3_bind_int64(statement, 2, (int64_t)number);
 		if (any)
-			sqlite3_bind_blob(statement, 3, slots, CHUNK_BYTES, SQLITE_STATIC);
+			sqlite3_bind_blob(statement, 3, chunk, sizeof(*chunk), SQLITE_STATIC);
 	}
 	return run(store, statement);
 }
 
 int store_chunks_each(struct store *store, int64_t object,
-		      int (*each)(void *context, uint64_t chunk, const uint64_t *slots),
+		      int (*each)(void *context, uint64_t number, const struct store_chunk *chunk),
 		      void *context)
 {
 	sqlite3_stmt *statement = prepare(store, CHUNKS_EACH);
-	uint64_t slots[STORE_CHUNK];
+	struct store_chunk chunk;
 	int result;
 
 	if (statement)
 		sqlite3_bind_int64(statement, 1, object);
 	result = first(store, statement);
 	while (result == 1) {
-		if (sqlite3_column_bytes(statement, 1) != CHUNK_BYTES) {
+		if (sqlite3_column_bytes(statement, 1) != sizeof(chunk)) {
 			result = -EIO;
 			break;
 		}
-		memcpy(slots, sqlite3_column_blob(statement, 1), CHUNK_BYTES);
-		result = each(context, (uint64_t)sqlite3_column_int64(statement, 0), slots);
+		memcpy(&chunk, sqlite3_column_blob(statement, 1), sizeof(chunk));
+		result = each(context, (uint64_t)sqlite3_column_int64(statement, 0), &chunk);
 		if (result)
 			break;
 		result = sqlite3_step(statement);
@@ -1076,6 +1091,7 @@ int store_sync(struct store *store)
 		(void)runs_add(&store->free, store->given.run[i].slot, store->given.run[i].count,
 			       false);
 	store->given.count = 0;
+	store->given_slots = 0;
 	return 0;
 }
 

@@ -65,6 +65,13 @@ int store_open(struct store **out, const struct store_options *options);
 int store_close(struct store *store);
 
 /*
+ * Proves a store that is not in use; what is wrong with it is on stdout, a line for each. Exit
+ * status: 0: it is whole; 1: it is damaged; 2: it could not be looked at, which a line on stderr
+ * has said.
+ */
+int store_check(const char *folder);
+
+/*
  * What follows returns 0, or what else it says, or a negative errno: -ENOSPC, -EIO (damage, too),
  * -ENOMEM, -EROFS. Changes are made between begin and commit; what is not committed did not happen.
  */
@@ -114,11 +121,18 @@ int store_xattrs_each(struct store *store, int64_t object,
 #define SLOT_ZERO  1
 #define SLOT_FIRST 2
 
-/* Of chunk: its slots. 1, or 0: all are SLOT_BASE. */
-int store_chunk_set(struct store *store, int64_t object, uint64_t chunk,
-		    const uint64_t slots[STORE_CHUNK]);
+/* Which slots the blocks of a chunk are in, and their checksums. */
+struct store_chunk {
+	uint64_t slots[STORE_CHUNK];
+	uint32_t sums[STORE_CHUNK]; /* store_sum() of those that are in the heap */
+};
+
+uint32_t store_sum(const void *block);
+
+int store_chunk_set(struct store *store, int64_t object, uint64_t number,
+		    const struct store_chunk *chunk);
 int store_chunks_each(struct store *store, int64_t object,
-		      int (*each)(void *context, uint64_t chunk, const uint64_t *slots),
+		      int (*each)(void *context, uint64_t number, const struct store_chunk *chunk),
 		      void *context);
 
 /* Takes up to *count slots that lie side by side; *count gets how many. -ENOSPC: the limit. */
@@ -126,7 +140,13 @@ int store_slots_take(struct store *store, uint64_t *slot, uint64_t *count);
 /* Gives slots back; they are used again when that is durable. */
 int store_slots_give(struct store *store, uint64_t slot, uint64_t count);
 
-/* The heap: slot s lies at s * STORE_BLOCK. May be read and written without the store's lock. */
+/* Whether so much waits to be used again that a sync is worth its while. */
+bool store_wants_sync(const struct store *store);
+
+/*
+ * The heap: slot s lies at s * STORE_BLOCK. May be read and written without the store's lock. A
+ * slot is written before the row that names it is committed, and never again while one does.
+ */
 struct mmapio_file *store_heap(struct store *store);
 
 /* Room: how much the heap holds, and the limit or UINT64_MAX. */

@@ -71,7 +71,7 @@ void own_free(struct own *own)
 	free(own);
 }
 
-static int chunk_load(void *context, uint64_t number, const uint64_t *slots)
+static int chunk_load(void *context, uint64_t number, const struct store_chunk *row)
 {
 	struct own *own = context;
 	struct chunk *chunk = malloc(sizeof(*chunk));
@@ -79,14 +79,15 @@ static int chunk_load(void *context, uint64_t number, const uint64_t *slots)
 	if (!chunk)
 		return -ENOMEM;
 	chunk->number = number;
-	memcpy(chunk->slots, slots, sizeof(chunk->slots));
+	chunk->row = *row;
+	chunk->verified = 0;
 	HASH_ADD(hh, own->chunks, number, sizeof(number), chunk);
 	if (!chunk->hh.tbl) {
 		free(chunk);
 		return -ENOMEM;
 	}
 	for (int i = 0; i < STORE_CHUNK; i++)
-		own->block_count += slots[i] >= SLOT_FIRST;
+		own->block_count += row->slots[i] >= SLOT_FIRST;
 	return 0;
 }
 
@@ -524,7 +525,8 @@ int view_end(struct view *view, int error, uint64_t bytes)
 		return error;
 	view->bytes += bytes;
 	view->writes++;
-	if (policy->always || (policy->bytes && view->bytes >= policy->bytes) ||
+	if (policy->always || store_wants_sync(view->store) ||
+	    (policy->bytes && view->bytes >= policy->bytes) ||
 	    (policy->writes && view->writes >= policy->writes))
 		return sync_locked(view);
 	if (policy->delay_ns && !view->due) {

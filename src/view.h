@@ -20,7 +20,8 @@ struct fs;
 
 struct chunk {
 	uint64_t number;
-	uint64_t slots[STORE_CHUNK];
+	struct store_chunk row;
+	_Atomic uint64_t verified; /* a bit for each block whose checksum is known to be right */
 	UT_hash_handle hh;
 };
 

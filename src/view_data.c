@@ -9,6 +9,7 @@
  */
 #include "view_ops.h"
 
+#include "log.h"
 #include "watch.h"
 
 #include <limits.h>
@@ -31,7 +32,7 @@ static uint64_t slot_of(const struct own *own, uint64_t block)
 {
 	const struct chunk *chunk = chunk_find(own, block / STORE_CHUNK);
 
-	return chunk ? chunk->slots[block % STORE_CHUNK] : SLOT_BASE;
+	return chunk ? chunk->row.slots[block % STORE_CHUNK] : SLOT_BASE;
 }
 
 /* Where what BACKING has ends. */
@@ -76,7 +77,7 @@ static struct piece piece_at(const struct own *own, uint64_t offset, uint64_t en
 
 		block++;
 		chunk = chunk_find(own, block / STORE_CHUNK);
-		next = chunk ? chunk->slots[block % STORE_CHUNK] : SLOT_BASE;
+		next = chunk ? chunk->row.slots[block % STORE_CHUNK] : SLOT_BASE;
 		if (kind_of(next, at, limit) != piece.kind)
 			break;
 		if (piece.kind == PIECE_HEAP && next != ++slot)
@@ -111,6 +112,39 @@ static int base_read(struct view *view, struct node *node, uint64_t offset, void
 	return count < 0 ? (int)count : (size_t)count < length ? -ESTALE : 0;
 }
 
+/* The checksum of a block that lies in the heap, once. own->data is held. */
+static int verify_block(struct view *view, const struct own *own, uint64_t block)
+{
+	struct chunk *chunk = chunk_find(own, block / STORE_CHUNK);
+	uint64_t bit = UINT64_C(1) << block % STORE_CHUNK;
+	unsigned char bytes[STORE_BLOCK];
+
+	if (!chunk || (chunk->verified & bit))
+		return 0;
+	if (mmapio_read(store_heap(view->store),
+			chunk->row.slots[block % STORE_CHUNK] * STORE_BLOCK, bytes,
+			STORE_BLOCK) == STORE_BLOCK &&
+	    store_sum(bytes) == chunk->row.sums[block % STORE_CHUNK]) {
+		chunk->verified |= bit;
+		return 0;
+	}
+	log_line(LOG_ERR, "store of the view: %s%s (object %jd): the block at %ju is damaged",
+		 own->object.has_base ? "what was " : "a file",
+		 own->object.has_base ? own->object.base_path : "", (intmax_t)own->object.id,
+		 (uintmax_t)(block * STORE_BLOCK));
+	return -EIO;
+}
+
+static int verify(struct view *view, const struct own *own, uint64_t offset, uint64_t length)
+{
+	int error = 0;
+
+	for (uint64_t block = offset / STORE_BLOCK; block * STORE_BLOCK < offset + length && !error;
+	     block++)
+		error = verify_block(view, own, block);
+	return error;
+}
+
 /* Copies bytes that the file has, or has not yet. own->data is held. */
 static int own_read(struct view *view, struct node *node, uint64_t offset, void *buffer,
 		    size_t length)
@@ -129,8 +163,10 @@ static int own_read(struct view *view, struct node *node, uint64_t offset, void 
 		else if (piece.kind == PIECE_BASE)
 			error = base_read(view, node, offset, to, part);
 		else
+			error = verify(view, own, offset, part);
+		if (!error && piece.kind == PIECE_HEAP)
 			count = mmapio_read(store_heap(view->store), piece.place, to, part);
-		if (count < 0 || (piece.kind == PIECE_HEAP && (size_t)count < part))
+		if (!error && piece.kind == PIECE_HEAP && count != (ssize_t)part)
 			error = count < 0 ? (int)count : -EIO;
 		if (error)
 			return error;
@@ -213,6 +249,9 @@ static int reading_begin(struct view *view, struct node *node, uint64_t offset, 
 			base_from = at < base_from ? at : base_from;
 			base_to = at + piece->length;
 		} else if (piece->kind == PIECE_HEAP) {
+			error = verify(view, node->own, at, piece->length);
+			if (error)
+				return error;
 			heap_from = piece->place < heap_from ? piece->place : heap_from;
 			heap_to = piece->place + piece->length > heap_to
 					  ? piece->place + piece->length
@@ -337,8 +376,10 @@ static struct chunk *after_get(struct chunks_after *after, struct own *own, uint
 	if (!chunk)
 		return NULL;
 	before = chunk_find(own, number);
-	if (before)
-		memcpy(chunk->slots, before->slots, sizeof(chunk->slots));
+	if (before) {
+		chunk->row = before->row;
+		chunk->verified = before->verified;
+	}
 	chunk->number = number;
 	HASH_ADD(hh, after->chunks, number, sizeof(number), chunk);
 	if (!chunk->hh.tbl) {
@@ -348,13 +389,17 @@ static struct chunk *after_get(struct chunks_after *after, struct own *own, uint
 	return chunk;
 }
 
-static int after_set(struct chunks_after *after, struct own *own, uint64_t block, uint64_t slot)
+/* sum: of a block in the heap that has just been written. */
+static int after_set(struct chunks_after *after, struct own *own, uint64_t block, uint64_t slot,
+		     uint32_t sum)
 {
 	struct chunk *chunk = after_get(after, own, block / STORE_CHUNK);
 
 	if (!chunk)
 		return -ENOMEM;
-	chunk->slots[block % STORE_CHUNK] = slot;
+	chunk->row.slots[block % STORE_CHUNK] = slot;
+	chunk->row.sums[block % STORE_CHUNK] = sum;
+	chunk->verified |= UINT64_C(1) << block % STORE_CHUNK;
 	return 0;
 }
 
@@ -381,7 +426,7 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 		object->has_blocks = true;
 		if (!error)
 			error = store_chunk_set(view->store, object->id, chunk->number,
-						chunk->slots);
+						&chunk->row);
 		if (!error && !chunk_find(own, chunk->number)) {
 			struct chunk *empty = calloc(1, sizeof(*empty));
 
@@ -404,10 +449,11 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 		HASH_ITER (hh, after->chunks, chunk, next) {
 			before = chunk_find(own, chunk->number);
 			for (int i = 0; i < STORE_CHUNK; i++) {
-				own->block_count += chunk->slots[i] >= SLOT_FIRST;
-				own->block_count -= before->slots[i] >= SLOT_FIRST;
+				own->block_count += chunk->row.slots[i] >= SLOT_FIRST;
+				own->block_count -= before->row.slots[i] >= SLOT_FIRST;
 			}
-			memcpy(before->slots, chunk->slots, sizeof(before->slots));
+			before->row = chunk->row;
+			before->verified = chunk->verified;
 		}
 		own->object = *object;
 	}
@@ -420,128 +466,6 @@ static int heap_write(struct view *view, uint64_t place, const void *bytes, size
 	ssize_t count = mmapio_write(store_heap(view->store), place, bytes, length);
 
 	return count < 0 ? (int)count : (size_t)count < length ? -ENOSPC : 0;
-}
-
-/* Before the end passes them: bytes of the last block behind it. */
-static int zero_behind_end(struct view *view, struct own *own)
-{
-	uint64_t size = own->object.size, slot = slot_of(own, size / STORE_BLOCK);
-	size_t within = size % STORE_BLOCK;
-
-	if (!within || slot < SLOT_FIRST)
-		return 0;
-	return heap_write(view, slot * STORE_BLOCK + within, zeros, STORE_BLOCK - within);
-}
-
-/*
- * Writes blocks [first, last) into new slots; the range of bytes covers them, but for the first and
- * the last one, perhaps. own->data and view->lock are held.
- */
-static int write_new(struct view *view, struct node *node, struct chunks_after *after,
-		     uint64_t first, uint64_t last, uint64_t offset, const char *bytes,
-		     size_t length)
-{
-	struct own *own = node->own;
-	char edge[STORE_BLOCK];
-	int error = 0;
-
-	while (first < last && !error) {
-		uint64_t slot, count = last - first;
-
-		error = store_slots_take(view->store, &slot, &count);
-		for (uint64_t i = 0; i < count && !error; i++)
-			error = after_set(after, own, first + i, slot + i);
-		for (uint64_t i = 0, whole; i < count && !error; i += whole) {
-			const uint64_t at = (first + i) * STORE_BLOCK;
-			const uint64_t from = at < offset ? offset - at : 0;
-			uint64_t to = offset + length - at;
-
-			to = to < STORE_BLOCK ? to : STORE_BLOCK;
-			whole = 1;
-			if (from == 0 && to == STORE_BLOCK) {
-				whole = (offset + length - at) / STORE_BLOCK;
-				whole = whole < count - i ? whole : count - i;
-				error = heap_write(view, (slot + i) * STORE_BLOCK,
-						   bytes + (at - offset),
-						   (size_t)whole * STORE_BLOCK);
-				continue;
-			}
-			error = own_read(view, node, at, edge, STORE_BLOCK);
-			if (error)
-				break;
-			/* Of what lies behind the end nothing is to be kept. */
-			if (at + STORE_BLOCK > own->object.size) {
-				uint64_t kept = own->object.size > at ? own->object.size - at : 0;
-
-				memset(edge + kept, 0, STORE_BLOCK - kept);
-			}
-			memcpy(edge + from, bytes + (at + from - offset), (size_t)(to - from));
-			error = heap_write(view, (slot + i) * STORE_BLOCK, edge, STORE_BLOCK);
-		}
-		first += count;
-	}
-	return error;
-}
-
-/* own->data is held. */
-static int write_locked(struct view *view, struct node *node, uint64_t offset, const char *bytes,
-			size_t length)
-{
-	struct own *own = node->own;
-	struct chunks_after after = {NULL};
-	struct object object;
-	uint64_t end = offset + length, at = offset;
-	int error;
-
-	pthread_mutex_lock(&view->lock);
-	error = own->removed ? -ESTALE : store_begin(view->store);
-	if (error) {
-		pthread_mutex_unlock(&view->lock);
-		return error;
-	}
-	if (end > own->object.size && offset != own->object.size)
-		error = zero_behind_end(view, own);
-	while (at < end && !error) {
-		uint64_t block = at / STORE_BLOCK, slot = slot_of(own, block), last = block + 1;
-		uint64_t to = (block + 1) * STORE_BLOCK;
-
-		if (slot >= SLOT_FIRST) {
-			to = to < end ? to : end;
-			error = heap_write(view, slot * STORE_BLOCK + at % STORE_BLOCK,
-					   bytes + (at - offset), (size_t)(to - at));
-			at = to;
-			continue;
-		}
-		while (last * STORE_BLOCK < end && slot_of(own, last) < SLOT_FIRST)
-			last++;
-		error = write_new(view, node, &after, block, last, offset, bytes, length);
-		at = last * STORE_BLOCK;
-	}
-	object = own->object;
-	object.mtime = object.ctime = view_now();
-	if (end > object.size)
-		object.size = end;
-	error = change_end(view, node, &after, &object, length, error);
-	pthread_mutex_unlock(&view->lock);
-	return error;
-}
-
-ssize_t view_write_bytes(struct view *view, struct node *node, uint64_t offset, const void *bytes,
-			 size_t length)
-{
-	struct own *own;
-	int error;
-
-	if (offset > INT64_MAX || length > INT64_MAX - offset)
-		return -EFBIG;
-	error = view_own(view, node);
-	if (error || length == 0)
-		return error;
-	own = node->own;
-	pthread_rwlock_wrlock(&own->data);
-	error = write_locked(view, node, offset, bytes, length);
-	pthread_rwlock_unlock(&own->data);
-	return error ? error : (ssize_t)length;
 }
 
 /* Slots that are given back, together where they lie side by side. */
@@ -569,6 +493,112 @@ static int giving_add(struct view *view, struct giving *giving, uint64_t slot)
 	return error;
 }
 
+/* What a block becomes by a write; whole if it is in all of it. */
+static int write_edge(struct view *view, struct node *node, uint64_t at, uint64_t offset,
+		      const char *bytes, size_t length, char *edge)
+{
+	const struct own *own = node->own;
+	uint64_t from = at < offset ? offset - at : 0, to = offset + length - at, kept;
+	int error = own_read(view, node, at, edge, STORE_BLOCK);
+
+	if (error)
+		return error;
+	/* Behind the end of the file all is zero, whatever BACKING has there. */
+	kept = own->object.size > at ? own->object.size - at : 0;
+	if (kept < STORE_BLOCK)
+		memset(edge + kept, 0, STORE_BLOCK - kept);
+	to = to < STORE_BLOCK ? to : STORE_BLOCK;
+	memcpy(edge + from, bytes + (at + from - offset), (size_t)(to - from));
+	return 0;
+}
+
+/*
+ * Writes bytes into new slots, and gives back those that they take the place of. Within a
+ * transaction; own->data and view->lock are held.
+ */
+static int write_slots(struct view *view, struct node *node, struct chunks_after *after,
+		       uint64_t offset, const char *bytes, size_t length)
+{
+	struct own *own = node->own;
+	uint64_t block = offset / STORE_BLOCK, end = offset + length, slot = 0, count = 0, part;
+	struct giving giving = {0, 0};
+	char edge[STORE_BLOCK];
+	int error = 0;
+
+	for (; block * STORE_BLOCK < end && !error; block += part, slot += part, count -= part) {
+		const uint64_t at = block * STORE_BLOCK;
+		const char *from = edge;
+
+		if (count == 0) {
+			count = (end - at + STORE_BLOCK - 1) / STORE_BLOCK;
+			error = store_slots_take(view->store, &slot, &count);
+			if (error)
+				break;
+		}
+		if (at < offset || at + STORE_BLOCK > end) {
+			part = 1;
+			error = write_edge(view, node, at, offset, bytes, length, edge);
+		} else {
+			part = (end - at) / STORE_BLOCK;
+			part = part < count ? part : count;
+			from = bytes + (at - offset);
+		}
+		if (!error)
+			error = heap_write(view, slot * STORE_BLOCK, from,
+					   (size_t)part * STORE_BLOCK);
+		for (uint64_t i = 0; i < part && !error; i++) {
+			uint64_t before = slot_of(own, block + i);
+
+			error = after_set(after, own, block + i, slot + i,
+					  store_sum(from + i * STORE_BLOCK));
+			if (!error && before >= SLOT_FIRST)
+				error = giving_add(view, &giving, before);
+		}
+	}
+	return error ? error : giving_end(view, &giving);
+}
+
+/* own->data is held. */
+static int write_locked(struct view *view, struct node *node, uint64_t offset, const char *bytes,
+			size_t length)
+{
+	struct own *own = node->own;
+	struct chunks_after after = {NULL};
+	struct object object;
+	int error;
+
+	pthread_mutex_lock(&view->lock);
+	error = own->removed ? -ESTALE : store_begin(view->store);
+	if (!error) {
+		error = write_slots(view, node, &after, offset, bytes, length);
+		object = own->object;
+		object.mtime = object.ctime = view_now();
+		if (offset + length > object.size)
+			object.size = offset + length;
+		error = change_end(view, node, &after, &object, length, error);
+	}
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+ssize_t view_write_bytes(struct view *view, struct node *node, uint64_t offset, const void *bytes,
+			 size_t length)
+{
+	struct own *own;
+	int error;
+
+	if (offset > INT64_MAX || length > INT64_MAX - offset)
+		return -EFBIG;
+	error = view_own(view, node);
+	if (error || length == 0)
+		return error;
+	own = node->own;
+	pthread_rwlock_wrlock(&own->data);
+	error = write_locked(view, node, offset, bytes, length);
+	pthread_rwlock_unlock(&own->data);
+	return error ? error : (ssize_t)length;
+}
+
 /* Frees the blocks from first on. Within a transaction. */
 static int cut_blocks(struct view *view, struct own *own, struct chunks_after *after,
 		      uint64_t first)
@@ -579,17 +609,31 @@ static int cut_blocks(struct view *view, struct own *own, struct chunks_after *a
 
 	HASH_ITER (hh, own->chunks, chunk, next) {
 		for (uint64_t i = 0; i < STORE_CHUNK && !error; i++) {
-			if (chunk->number * STORE_CHUNK + i < first || chunk->slots[i] == SLOT_BASE)
+			if (chunk->number * STORE_CHUNK + i < first ||
+			    chunk->row.slots[i] == SLOT_BASE)
 				continue;
 			changed = after_get(after, own, chunk->number);
 			if (!changed)
 				return -ENOMEM;
-			changed->slots[i] = SLOT_BASE;
-			if (chunk->slots[i] >= SLOT_FIRST)
-				error = giving_add(view, &giving, chunk->slots[i]);
+			changed->row.slots[i] = SLOT_BASE;
+			changed->row.sums[i] = 0;
+			if (chunk->row.slots[i] >= SLOT_FIRST)
+				error = giving_add(view, &giving, chunk->row.slots[i]);
 		}
 	}
 	return error ? error : giving_end(view, &giving);
+}
+
+/* The block that the new end lies in: zero behind it. Within a transaction. */
+static int cut_within(struct view *view, struct node *node, struct chunks_after *after,
+		      uint64_t size)
+{
+	uint64_t block = size / STORE_BLOCK;
+	size_t within = size % STORE_BLOCK;
+
+	if (!within || slot_of(node->own, block) < SLOT_FIRST)
+		return 0;
+	return write_slots(view, node, after, size, (const char *)zeros, STORE_BLOCK - within);
 }
 
 int view_set_size(struct view *view, struct node *node, uint64_t size)
@@ -616,8 +660,8 @@ int view_set_size(struct view *view, struct node *node, uint64_t size)
 				object.cut = size;
 			error = cut_blocks(view, own, &after,
 					   (size + STORE_BLOCK - 1) / STORE_BLOCK);
-		} else if (size > object.size) {
-			error = zero_behind_end(view, own);
+			if (!error)
+				error = cut_within(view, node, &after, size);
 		}
 		object.size = size;
 		error = change_end(view, node, &after, &object, 0, error);
@@ -675,7 +719,7 @@ static int zero_blocks(struct view *view, struct own *own, struct chunks_after *
 
 		if (slot == wanted)
 			continue;
-		error = after_set(after, own, block, wanted);
+		error = after_set(after, own, block, wanted, 0);
 		if (!error && slot >= SLOT_FIRST)
 			error = giving_add(view, &giving, slot);
 	}
@@ -691,7 +735,7 @@ static int punch_locked(struct view *view, struct node *node, uint64_t offset, u
 	struct object object;
 	int error = 0;
 
-	if (end == own->object.size) /* what is behind the end is anything */
+	if (end == own->object.size) /* behind the end all is zero */
 		last = (end + STORE_BLOCK - 1) / STORE_BLOCK;
 	if (first > last)
 		return write_locked(view, node, offset, (const char *)zeros,
@@ -726,6 +770,7 @@ static int reserve_locked(struct view *view, struct node *node, uint64_t offset,
 	struct chunks_after after = {NULL};
 	struct object object;
 	uint64_t first = offset / STORE_BLOCK, last = (end + STORE_BLOCK - 1) / STORE_BLOCK;
+	const uint32_t sum = store_sum(zeros);
 	int error;
 
 	pthread_mutex_lock(&view->lock);
@@ -741,7 +786,7 @@ static int reserve_locked(struct view *view, struct node *node, uint64_t offset,
 		count = run - block;
 		error = store_slots_take(view->store, &slot, &count);
 		for (uint64_t i = 0; i < count && !error; i++)
-			error = after_set(&after, own, block + i, slot + i);
+			error = after_set(&after, own, block + i, slot + i, sum);
 		if (!error)
 			error = heap_write(view, slot * STORE_BLOCK, zeros,
 					   (size_t)count * STORE_BLOCK);

@@ -262,7 +262,7 @@ timeout 120 "${namespace[@]}" bash "$work/within.sh" "$backing" "$mnt" "$plain" 
 rm -rf "${backing:?}"/*
 echo content >"$backing/f"
 chown -R 12345:12345 "$backing" "$mnt"
-if mountpoint -q /; then # else the kernel makes no user name spaces (chroot)
+if [ / -ef /proc/1/root ]; then # else the kernel makes no user name spaces (chroot)
 	# shellcheck disable=SC2016 # expanded there
 	"${other[@]}" timeout 60 unshare --user --map-root-user --mount bash -c '
 		backing=$1 mnt=$2

@@ -188,3 +188,65 @@ refused "$work/damaged" 'damaged'
 cp "$work/tools/heap" "$work/damaged/heap"
 head -c 4096 /dev/urandom | dd of="$work/damaged/rows" conv=notrunc status=none
 refused "$work/damaged" 'rows'
+
+# ---------------------------------------------------------------- damage
+
+# flip FILE OFFSET: other bytes there
+flip() {
+	python3 -c 'import sys
+with open(sys.argv[1], "r+b") as f:
+	f.seek(int(sys.argv[2]))
+	old = f.read(16)
+	f.seek(int(sys.argv[2]))
+	f.write(bytes(b ^ 0xa5 for b in old))' "$1" "$2"
+}
+
+mkdir "$work/sound"
+mount_start "cow=$work/sound"
+noise 1 5 | head -c 50000 >"$mnt/victim"
+noise 1 6 | head -c 50000 >"$mnt/bystander"
+mkdir -p "$mnt/d/e"
+ln "$mnt/bystander" "$mnt/d/e/other"
+setfattr -n user.a -v b "$mnt/d"
+mount_stop
+"${program[@]}" --check "$work/sound" >"$work/out" || fail "a sound store: $(cat "$work/out")"
+
+# A block: its file says so where it is, all else is served
+cp -r "$work/sound" "$work/hurt"
+flip "$work/hurt/heap" "$(($(LC_ALL=C grep -abo -m 1 -F "$(noise 1 5 | head -c 24 | tr -d '\0\n' | head -c 8)" "$work/hurt/heap" |
+	head -n 1 | cut -d : -f 1) + 8192))"
+! "${program[@]}" --check "$work/hurt" >"$work/out" || fail "a damaged block is not found"
+grep -q '^/victim: the block at [48][0-9]* is damaged' "$work/out" || fail "$(cat "$work/out")"
+mount_start "cow=$work/hurt"
+! "${program[@]}" --check "$work/hurt" 2>"$work/error" >&2 || fail "checked while it is in use"
+grep -q 'in use' "$work/error" || fail "$(cat "$work/error")"
+! cat "$mnt/victim" >"$work/out" 2>"$work/error" || fail "a damaged block is shown"
+grep -q 'Input/output error' "$work/error" || fail "$(cat "$work/error")"
+grep -q 'the block at .* is damaged' "$log" || fail "nothing in the log"
+cmp <(noise 1 6 | head -c 50000) "$mnt/bystander" || fail "a file beside a damaged one"
+mount_stop
+
+# Each page of the rows in its turn, and the store cut: refused or served, and nobody dies
+pages=$(($(stat -c %s "$work/sound/rows") / 4096))
+for ((page = 0; page <= pages; page++)); do
+	rm -rf "$work/hurt"
+	cp -r "$work/sound" "$work/hurt"
+	if [ "$page" -lt "$pages" ]; then
+		flip "$work/hurt/rows" "$((page * 4096 + 4096 - 64))"
+		flip "$work/hurt/rows" "$((page * 4096 + 8))"
+	else
+		truncate -s $((pages / 2 * 4096)) "$work/hurt/rows"
+	fi
+	status=0
+	"${program[@]}" --check "$work/hurt" >"$work/out" 2>&1 || status=$?
+	[ "$status" -le 1 ] || fail "page $page: --check: $status: $(cat "$work/out")"
+	if timeout 20 "${program[@]}" -o "cow=$work/hurt" "$backing" "$mnt" 2>"$work/error"; then
+		timeout 20 find "$mnt" -type f -size -100k -exec cat {} + >"$work/out" 2>&1 || true
+		echo new >"$mnt/new" 2>"$work/out" || true
+		stat "$mnt" >"$work/out" 2>&1 || ! grep -q 'not connected' "$work/out" || fail "page $page: the daemon died"
+		fusermount3 -u "$mnt"
+		wait_until 10 flock -n "$work/hurt/heap" true || fail "page $page: the store is still in use"
+	else
+		[ -s "$work/error" ] || fail "page $page: refused without a word"
+	fi
+done

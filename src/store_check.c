@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * mmapfs --check: proves a store (store.h), which nobody uses meanwhile, by reading all of it: the
+ * data base, what rows say of each other, which slot is whose, and each block's checksum. Changes
+ * nothing.
+ */
+#include "store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+struct check {
+	sqlite3 *rows;
+	int heap;
+	uint64_t end;	       /* the first slot that was never used */
+	unsigned char *owners; /* of each slot: what has it */
+	uint64_t wrong;	       /* findings */
+	uint64_t leaked;
+};
+
+enum { OWNER_NONE, OWNER_FREE, OWNER_BLOCK };
+
+__attribute__((format(printf, 2, 3))) static void found(struct check *check, const char *format,
+							...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vprintf(format, arguments);
+	va_end(arguments);
+	putchar('\n');
+	check->wrong++;
+}
+
+/* Calls for each row of a query. False: it could not be run, which has been said. */
+static bool query(struct check *check, const char *text,
+		  void (*row)(struct check *check, sqlite3_stmt *statement))
+{
+	sqlite3_stmt *statement = NULL;
+	int result = sqlite3_prepare_v2(check->rows, text, -1, &statement, NULL);
+
+	while (result == SQLITE_OK && (result = sqlite3_step(statement)) == SQLITE_ROW) {
+		row(check, statement);
+		result = SQLITE_OK;
+	}
+	sqlite3_finalize(statement);
+	if (result != SQLITE_DONE)
+		found(check, "rows: %s", sqlite3_errmsg(check->rows));
+	return result == SQLITE_DONE;
+}
+
+/* The path of an object, in the view if it has one there, to be freed; NULL without memory. */
+static char *path_of(struct check *check, int64_t object)
+{
+	static const char text[] =
+		"SELECT coalesce(name.folder, 0), name.name, object.base_path FROM object"
+		" LEFT JOIN name ON name.object = object.id WHERE object.id = ? LIMIT 1";
+	sqlite3_stmt *statement = NULL;
+	char *path = strdup(""), *longer;
+
+	if (sqlite3_prepare_v2(check->rows, text, -1, &statement, NULL))
+		return path;
+	for (int levels = 0; path && levels < 1000; levels++) {
+		int64_t folder;
+		const char *name;
+		int length;
+
+		sqlite3_reset(statement);
+		sqlite3_bind_int64(statement, 1, object);
+		if (sqlite3_step(statement) != SQLITE_ROW)
+			break;
+		folder = sqlite3_column_int64(statement, 0);
+		name = (const char *)sqlite3_column_blob(statement, folder ? 1 : 2);
+		length = sqlite3_column_bytes(statement, folder ? 1 : 2);
+		if (!folder && length == 1) /* BACKING's root, "/" */
+			length = 0;
+		if (asprintf(&longer, "%s%.*s%s", folder ? "/" : "", length, name ? name : "",
+			     path) < 0)
+			longer = NULL;
+		free(path);
+		path = longer;
+		if (!folder)
+			break;
+		object = folder;
+	}
+	sqlite3_finalize(statement);
+	return path;
+}
+
+static void integrity(struct check *check, sqlite3_stmt *statement)
+{
+	const char *text = (const char *)sqlite3_column_text(statement, 0);
+
+	if (text && strcmp(text, "ok") != 0)
+		found(check, "rows: %s", text);
+}
+
+static void lost_name(struct check *check, sqlite3_stmt *statement)
+{
+	char *path = path_of(check, sqlite3_column_int64(statement, 0));
+
+	found(check, "%s/%.*s: %s", path ? path : "?", sqlite3_column_bytes(statement, 1),
+	      (const char *)sqlite3_column_blob(statement, 1),
+	      sqlite3_column_int(statement, 2) ? "leads to an object that is not there"
+					       : "is in a folder that is not there");
+	free(path);
+}
+
+static void lost_row(struct check *check, sqlite3_stmt *statement)
+{
+	found(check, "object %lld: is not there, but has %s",
+	      (long long)sqlite3_column_int64(statement, 0), sqlite3_column_text(statement, 1));
+}
+
+static void wrong_links(struct check *check, sqlite3_stmt *statement)
+{
+	char *path = path_of(check, sqlite3_column_int64(statement, 0));
+
+	found(check, "%s: has %lld names, and says %lld", path ? path : "?",
+	      (long long)sqlite3_column_int64(statement, 1),
+	      (long long)sqlite3_column_int64(statement, 2));
+	free(path);
+}
+
+static void take_end(struct check *check, sqlite3_stmt *statement)
+{
+	check->end = (uint64_t)sqlite3_column_int64(statement, 0);
+}
+
+static void own(struct check *check, uint64_t slot, unsigned char owner, const char *who)
+{
+	if (slot < SLOT_FIRST || slot >= check->end)
+		found(check, "%s: slot %ju does not exist", who, (uintmax_t)slot);
+	else if (check->owners[slot] != OWNER_NONE)
+		found(check, "%s: slot %ju is %s as well", who, (uintmax_t)slot,
+		      check->owners[slot] == OWNER_FREE ? "free" : "another block's");
+	else
+		check->owners[slot] = owner;
+}
+
+static void own_free_run(struct check *check, sqlite3_stmt *statement)
+{
+	uint64_t slot = (uint64_t)sqlite3_column_int64(statement, 0);
+	int64_t count = sqlite3_column_int64(statement, 1);
+
+	for (int64_t i = 0; i < count && i < (int64_t)check->end; i++)
+		own(check, slot + (uint64_t)i, OWNER_FREE, "free slots");
+}
+
+static void own_chunk(struct check *check, sqlite3_stmt *statement)
+{
+	int64_t object = sqlite3_column_int64(statement, 0);
+	uint64_t number = (uint64_t)sqlite3_column_int64(statement, 1);
+	unsigned char block[STORE_BLOCK];
+	struct store_chunk chunk;
+	char *path = path_of(check, object);
+
+	if (sqlite3_column_bytes(statement, 2) != sizeof(chunk)) {
+		found(check, "%s: the row of its blocks has a wrong length", path ? path : "?");
+		free(path);
+		return;
+	}
+	memcpy(&chunk, sqlite3_column_blob(statement, 2), sizeof(chunk));
+	for (unsigned int i = 0; i < STORE_CHUNK; i++) {
+		uint64_t slot = chunk.slots[i];
+
+		if (slot < SLOT_FIRST)
+			continue;
+		own(check, slot, OWNER_BLOCK, path ? path : "?");
+		if (slot < check->end && (pread(check->heap, block, sizeof(block),
+						(off_t)(slot * STORE_BLOCK)) != sizeof(block) ||
+					  store_sum(block) != chunk.sums[i]))
+			found(check, "%s: the block at %ju is damaged", path ? path : "?",
+			      (uintmax_t)((number * STORE_CHUNK + i) * STORE_BLOCK));
+	}
+	free(path);
+}
+
+static void check_rows(struct check *check)
+{
+	if (!query(check, "PRAGMA integrity_check", integrity))
+		return;
+	query(check, "SELECT value FROM meta WHERE key = 'end'", take_end);
+	query(check,
+	      "SELECT folder, name, object IN (SELECT id FROM object) = 0 AND object <> 0 FROM name"
+	      " WHERE folder NOT IN (SELECT id FROM object)"
+	      " OR (object <> 0 AND object NOT IN (SELECT id FROM object))",
+	      lost_name);
+	query(check,
+	      "SELECT DISTINCT object, 'extended attributes' FROM xattr"
+	      " WHERE object NOT IN (SELECT id FROM object)"
+	      " UNION SELECT DISTINCT object, 'blocks' FROM chunk"
+	      " WHERE object NOT IN (SELECT id FROM object)",
+	      lost_row);
+	/* What was made in the view has all its names there. */
+	query(check,
+	      "SELECT id, (SELECT count(*) FROM name WHERE name.object = object.id) AS names, links"
+	      " FROM object WHERE base IS NULL AND mode & 61440 <> 16384 AND links <> names",
+	      wrong_links);
+	if (check->end < SLOT_FIRST || check->end > (uint64_t)INT64_MAX / STORE_BLOCK ||
+	    !(check->owners = calloc(check->end, 1))) {
+		found(check, "rows: the heap cannot have an end like %ju", (uintmax_t)check->end);
+		return;
+	}
+	query(check, "SELECT slot, count FROM free", own_free_run);
+	query(check, "SELECT object, chunk, slots FROM chunk", own_chunk);
+	for (uint64_t slot = SLOT_FIRST; slot < check->end; slot++)
+		check->leaked += check->owners[slot] == OWNER_NONE;
+}
+
+int store_check(const char *folder)
+{
+	struct check check = {.heap = -1};
+	char *heap = NULL, *rows = NULL;
+	int status = 2;
+
+	if (asprintf(&heap, "%s/heap", folder) < 0 || asprintf(&rows, "%s/rows", folder) < 0)
+		goto out;
+	check.heap = open(heap, O_RDONLY | O_CLOEXEC);
+	if (check.heap < 0) {
+		fprintf(stderr, "mmapfs: %s: %s; --check takes the folder of a store\n", heap,
+			strerror(errno));
+		goto out;
+	}
+	if (flock(check.heap, LOCK_SH | LOCK_NB)) {
+		fprintf(stderr, "mmapfs: %s: is in use; unmount its view first\n", folder);
+		goto out;
+	}
+	if (sqlite3_open_v2(rows, &check.rows, SQLITE_OPEN_READWRITE, NULL))
+		found(&check, "rows: %s", sqlite3_errmsg(check.rows));
+	else
+		check_rows(&check);
+	status = check.wrong ? 1 : 0;
+	printf("%s: %s", folder, check.wrong ? "damaged\n" : "whole");
+	if (!check.wrong)
+		printf("; %ju bytes that nothing uses\n", (uintmax_t)(check.leaked * STORE_BLOCK));
+out:
+	sqlite3_close(check.rows);
+	if (check.heap >= 0)
+		close(check.heap);
+	free(check.owners);
+	free(heap);
+	free(rows);
+	return status;
+}
