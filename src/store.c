@@ -911,7 +911,26 @@ static int rows_open(struct store *store, const struct store_options *options, b
 				      "PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY;"
 				      "PRAGMA cache_size = -16384;",
 				      NULL, NULL, NULL);
+	/* In memory the rows may be as much as the blocks. */
+	if (result == SQLITE_OK && !options->folder && options->limit != UINT64_MAX) {
+		char text[64];
+
+		snprintf(text, sizeof(text), "PRAGMA max_page_count = %ju",
+			 (uintmax_t)(options->limit / 4096 + 64));
+		result = sqlite3_exec(store->rows, text, NULL, NULL, NULL);
+	}
 	return error_of(store, result);
+}
+
+static bool has_tables(struct store *store)
+{
+	sqlite3_stmt *statement = NULL;
+	bool found = sqlite3_prepare_v2(store->rows, "SELECT 1 FROM sqlite_master", -1, &statement,
+					NULL) != SQLITE_OK ||
+		     sqlite3_step(statement) == SQLITE_ROW;
+
+	sqlite3_finalize(statement);
+	return found;
 }
 
 static int store_make(struct store *store, const struct store_options *options)
@@ -1048,7 +1067,11 @@ int store_open(struct store **out, const struct store_options *options)
 		free(store);
 		return error;
 	}
+	/* One that was killed while it was being made has nothing in it. */
+	made = made || mmapio_file_size(store->heap) <= sizeof(heap_magic);
 	error = rows_open(store, options, made);
+	if (!error && made)
+		made = !has_tables(store);
 	if (!error)
 		error = made ? store_make(store, options) : store_load(store, options, &said);
 	if (error) {

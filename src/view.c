@@ -497,17 +497,22 @@ static int sync_locked(struct view *view)
 	int error = store_sync(view->store);
 
 	view->bytes = view->writes = view->due = 0;
-	return error;
+	if (error && !view->sync_error) {
+		log_line(LOG_ERR, "store of the view: what was changed may not be on the disk: %s",
+			 strerror(-error));
+		view->sync_error = error;
+	}
+	return view->sync_error;
 }
 
 int view_sync(struct view *view)
 {
-	/* Most of it, without the lock. */
-	int error = mmapio_sync(store_heap(view->store), false);
+	int error;
 
+	/* Most of it, without the lock; what fails will fail again. */
+	(void)!mmapio_sync(store_heap(view->store), false);
 	pthread_mutex_lock(&view->lock);
-	if (!error)
-		error = sync_locked(view);
+	error = sync_locked(view);
 	pthread_mutex_unlock(&view->lock);
 	return error;
 }
@@ -544,7 +549,6 @@ static void *flush_when_due(void *argument)
 	while (!view->stop) {
 		const struct timespec due = {(time_t)(view->due / 1000000000),
 					     (long)(view->due % 1000000000)};
-		int error;
 
 		if (!view->due) {
 			pthread_cond_wait(&view->changed, &view->lock);
@@ -556,11 +560,7 @@ static void *flush_when_due(void *argument)
 		}
 		view->due = 0;
 		pthread_mutex_unlock(&view->lock);
-		error = view_sync(view);
-		if (error)
-			log_line(LOG_ERR,
-				 "store of the view: what was changed may not be on the disk: %s",
-				 strerror(-error));
+		(void)!view_sync(view); /* it says what has failed */
 		pthread_mutex_lock(&view->lock);
 	}
 	pthread_mutex_unlock(&view->lock);
@@ -670,6 +670,8 @@ int view_close(struct view *view)
 		return 0;
 	flusher_stop(view);
 	error = store_close(view->store);
+	if (!error)
+		error = view->sync_error;
 	pthread_mutex_destroy(&view->lock);
 	free(view);
 	return error;

@@ -45,8 +45,10 @@ struct view {
 	/* The flush policy, of a view that is kept. */
 	struct mmapio_policy policy; /* constant; all zero: none */
 	uint64_t bytes, writes;	     /* lock: since the last sync */
-	uint64_t due; /* lock: when to sync, in ns of the monotonic clock; 0: nothing is due */
-	bool stop;    /* lock */
+	uint64_t due;	/* lock: when to sync, in ns of the monotonic clock; 0: nothing is due */
+	int sync_error; /* lock: the first sync that failed; negative errno. What it was to bring to
+			   the disk may not be there, whatever later ones say (fsync(2)) */
+	bool stop;	/* lock */
 	pthread_cond_t changed; /* of due, stop */
 	pthread_t flusher;	/* constant */
 	bool has_flusher;	/* constant */

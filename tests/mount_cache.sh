@@ -37,7 +37,7 @@ for options in flush=manual flush=10ms write=store; do
 		'dd if="$mnt/other" of="$mnt/file" bs=64K seek=3 count=2 conv=notrunc,fsync' \
 		'printf more >>"$mnt/file"' 'chmod 640 "$mnt/file"' 'touch -d 2001-02-03 "$mnt/file"' \
 		'setfattr -n user.a -v b "$mnt/file"' 'mv "$mnt/file" "$mnt/moved" && mv "$mnt/moved" "$mnt/file"' \
-		'ln "$mnt/file" "$mnt/link"' 'rm "$mnt/link"' \
+		'rm -f "$mnt/link" && ln "$mnt/file" "$mnt/link"' 'rm -f "$mnt/link"' \
 		'truncate -s +100000 "$mnt/file"' 'printf x | dd of="$mnt/file" bs=1 seek=70000 conv=notrunc'; do
 		# A machine may take pages away by itself: then once more
 		for try in 1 2 3 4 5; do
