@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -207,6 +208,28 @@ int backing_identify(struct backing *backing, int descriptor, struct identity *i
 	return 0;
 }
 
+/* FS_IOC_GETFSUUID of Linux 6.9 */
+struct uuid {
+	unsigned char length, bytes[16];
+};
+#define GET_UUID _IOR(0x15, 0, struct uuid)
+
+void backing_mark(const struct backing *backing, struct backing_mark *mark)
+{
+	struct uuid uuid = {0};
+	struct statx stx;
+
+	memset(mark, 0, sizeof(*mark));
+	if (statx(backing->root, "", AT_EMPTY_PATH, STATX_BTIME, &stx) == 0 &&
+	    (stx.stx_mask & STATX_BTIME)) {
+		mark->seconds = stx.stx_btime.tv_sec;
+		mark->nanoseconds = stx.stx_btime.tv_nsec;
+	}
+	if (backing->own->mount >= 0 && ioctl(backing->own->mount, GET_UUID, &uuid) == 0 &&
+	    uuid.length == sizeof(uuid.bytes))
+		memcpy(mark->uuid, uuid.bytes, sizeof(mark->uuid));
+}
+
 static struct backing_device *device_find(struct backing *backing, const struct identity *identity)
 {
 	struct backing_device *found = backing->devices;
@@ -220,32 +243,39 @@ static struct backing_device *device_find(struct backing *backing, const struct 
 #define NUMBER_MASK  UINT64_C(0xffff)
 
 /* The bits that tell inode numbers of a new file system from those of the others. */
-static uint64_t number_find_locked(struct backing *backing, dev_t device, int descriptor)
+static void number_find_locked(struct backing *backing, struct backing_device *found,
+			       int descriptor)
 {
 	struct backing_device *other = backing->devices;
 	struct statfs kind;
-	uint64_t number = device;
+	uint64_t number = found->device;
 	uint32_t words[2];
 
+	found->lasts = true;
 	if (!other)
-		return 0; /* BACKING's own */
+		return; /* BACKING's own: 0 */
 	if (fstatfs(descriptor, &kind) == 0) {
 		memcpy(words, &kind.f_fsid, sizeof(words));
-		if (words[0] | words[1])
+		found->lasts = words[0] | words[1];
+		if (found->lasts)
 			number = (words[0] ^ words[1]) * UINT64_C(0x9e3779b97f4a7c15) >> 48;
 	}
 	while (other) {
 		number = number & NUMBER_MASK ? number & NUMBER_MASK : 1;
 		for (other = backing->devices; other; other = other->next) {
-			if (other->device == device) /* by another mount: the same inodes */
-				return other->number;
+			if (other->device ==
+			    found->device) { /* by another mount: the same inodes */
+				found->number = other->number;
+				found->is_second = true;
+				return;
+			}
 			if (other->number == number << NUMBER_SHIFT) {
 				number++;
 				break;
 			}
 		}
 	}
-	return number << NUMBER_SHIFT;
+	found->number = number << NUMBER_SHIFT;
 }
 
 /* Opens what a handle names, on the file system that mount lies on. */
@@ -357,7 +387,7 @@ struct backing_device *backing_device(struct backing *backing, const struct iden
 		goto out;
 	found->device = (dev_t)identity->device;
 	found->mount_id = identity->mount;
-	found->number = number_find_locked(backing, found->device, descriptor);
+	number_find_locked(backing, found, descriptor);
 	found->mount = -1;
 	/* Nothing but a folder or a regular file may be opened for a look. */
 	if (fstat(descriptor, &st) == 0 && (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)))

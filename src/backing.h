@@ -40,8 +40,11 @@ static inline size_t identity_size(const struct identity *identity)
 struct backing_device {
 	dev_t device;
 	uint64_t mount_id;
-	uint64_t number; /* see backing_number() */
-	int mount;	 /* a folder or file on it, opened for reading; for open_by_handle_at(2) */
+	uint64_t number;   /* see backing_number() */
+	bool lasts;	   /* number is the same after the next mount of BACKING */
+	bool is_second;	   /* another mount of the same file system was found before */
+	_Atomic bool told; /* a line has said that a view has it not */
+	int mount; /* a folder or file on it, opened for reading; for open_by_handle_at(2) */
 	bool handles_open; /* open_by_handle_at(2) is allowed and works */
 	struct mmapio_flusher *flusher;
 	struct backing_device *next;
@@ -81,6 +84,17 @@ int backing_open_path(struct backing *backing, const char *path);
 /* Tells attributes and identity of an O_PATH descriptor. 0 or negative errno. */
 int backing_identify(struct backing *backing, int descriptor, struct identity *identity,
 		     struct stat *st);
+
+/*
+ * What tells BACKING from folders of other file systems, whose roots may well have the same handle:
+ * when it was made, and the file system's UUID, if the kernel tells it (Linux 6.9), else zeros.
+ */
+struct backing_mark {
+	int64_t seconds;
+	uint32_t nanoseconds;
+	unsigned char uuid[16];
+};
+void backing_mark(const struct backing *backing, struct backing_mark *mark);
 
 /* O_PATH descriptor of the object, or -ESTALE; -EOPNOTSUPP: not by handle, here. */
 int backing_open_identity(struct backing *backing, const struct identity *identity);

@@ -632,7 +632,8 @@ int file_stat_known(struct files *files, struct node *node, struct stat *st)
 
 bool file_last_byte(void *context, struct node *node, uint64_t *offset, char *byte)
 {
-	struct file *file = file_find(context, node);
+	/* (What a view has changed is not what the file has.) */
+	struct file *file = node->own ? NULL : file_find(context, node);
 	uint64_t size;
 	bool found;
 

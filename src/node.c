@@ -346,6 +346,16 @@ void node_put(struct nodes *nodes, struct node *node)
 	}
 }
 
+bool node_is_known(struct nodes *nodes, struct node *node)
+{
+	bool known;
+
+	pthread_mutex_lock(&nodes->lock);
+	known = node->lookups > 0;
+	pthread_mutex_unlock(&nodes->lock);
+	return known;
+}
+
 bool node_forget(struct nodes *nodes, struct node *node, uint64_t count)
 {
 	bool forgotten;
@@ -382,32 +392,45 @@ void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, co
 	node_descriptor_give(nodes, node, descriptor, keep);
 }
 
-char *node_path(struct nodes *nodes, struct node *node)
+char *node_path_from(struct nodes *nodes, struct node *node, struct node **top)
 {
+	struct node *up = node;
 	size_t length = 0;
 	char *path, *at;
 
 	pthread_mutex_lock(&nodes->lock);
-	for (struct node *up = node; up != nodes->root; up = up->parent) {
-		if (!up->parent) {
-			pthread_mutex_unlock(&nodes->lock);
-			return strdup("(a file without a name)");
-		}
+	for (; up->parent; up = up->parent)
 		length += strlen(up->name) + 1;
-	}
 	path = malloc(length + 2);
 	if (path) {
 		at = path + (length ? length : 1);
 		*at = '\0';
 		path[0] = '/';
-		for (struct node *up = node; up != nodes->root; up = up->parent) {
+		for (up = node; up->parent; up = up->parent) {
 			size_t name_length = strlen(up->name);
 
 			at -= name_length;
 			memcpy(at, up->name, name_length);
 			*--at = '/';
 		}
+		up->references++;
+		*top = up;
 	}
 	pthread_mutex_unlock(&nodes->lock);
+	return path;
+}
+
+char *node_path(struct nodes *nodes, struct node *node)
+{
+	struct node *top;
+	char *path = node_path_from(nodes, node, &top);
+	bool known = path && top == nodes->root;
+
+	if (path)
+		node_put(nodes, top);
+	if (path && !known) {
+		free(path);
+		path = strdup(NO_PATH);
+	}
 	return path;
 }

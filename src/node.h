@@ -141,6 +141,9 @@ struct node *node_get(struct nodes *nodes, uint64_t id);
 struct node *node_ref(struct nodes *nodes, struct node *node);
 void node_put(struct nodes *nodes, struct node *node);
 
+/* Whether the kernel knows the node, at this moment. */
+bool node_is_known(struct nodes *nodes, struct node *node);
+
 /*
  * The kernel forgets count lookups. True when it knows the node no longer.
  */
@@ -158,8 +161,15 @@ void node_rename(struct nodes *nodes, struct node *node, struct node *parent, co
 void node_unlink(struct nodes *nodes, struct node *node, struct node *parent, const char *name,
 		 int descriptor, bool removed, bool keep);
 
-/* For the log: the path below BACKING by the names last known, to be freed; NULL without memory. */
+/*
+ * For the log: the path below BACKING by the names last known, to be freed; NO_PATH if they do not
+ * lead there; NULL without memory.
+ */
+#define NO_PATH "(a file without a name)"
 char *node_path(struct nodes *nodes, struct node *node);
+
+/* The same below *top, the last one of the way up of which a name is known; it is referenced. */
+char *node_path_from(struct nodes *nodes, struct node *node, struct node **top);
 
 /* --- descriptor.c: a bounded cache of O_PATH descriptors -------------------------------------- */
 

@@ -97,6 +97,16 @@ void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
 
 /* ops_data.c */
+/*
+ * What the kernel does before a cached write, and leaves to us before others: an unprivileged one
+ * takes set-uid away, set-gid where that means execution or the group is a foreign one, and any
+ * write the capabilities of the file. (With FUSE_HANDLE_KILLPRIV_V2 a request would say that it is
+ * our turn, but libfuse hides that.) The bits of the mode that go.
+ */
+mode_t privileges_to_drop(fuse_req_t req, mode_t mode, gid_t group);
+/* After the reply, if some were dropped (1): the kernel still has the old mode. Of attributes
+ * alone, which waits for nobody. */
+void mode_changed(struct fs *fs, fuse_ino_t ino, int dropped);
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

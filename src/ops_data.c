@@ -109,27 +109,28 @@ static void reply_unmapped(fuse_req_t req, struct file *file, size_t size, off_t
 	fuse_reply_data(req, &buffer, FUSE_BUF_NO_SPLICE);
 }
 
-/*
- * What the kernel does before a cached write: an unprivileged one takes set-uid away, set-gid where
- * that means execution or the group is a foreign one, and any write the capabilities of the file.
- * (With FUSE_HANDLE_KILLPRIV_V2 a request would say that it is our turn, but libfuse hides that.)
- * 0, 1: something was taken away, or negative errno.
- */
+mode_t privileges_to_drop(fuse_req_t req, mode_t mode, gid_t group)
+{
+	mode_t drop = mode & S_ISUID;
+
+	if (fuse_req_ctx(req)->uid == 0)
+		return 0;
+	if ((mode & S_ISGID) && ((mode & S_IXGRP) || !caller_is_in_group(req, group)))
+		drop |= S_ISGID;
+	return drop;
+}
+
+/* Drops them. 0; 1: there were some; or negative errno. */
 static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
 {
 	int descriptor = mmapio_file_descriptor(mapped);
-	mode_t drop = 0;
 	struct stat st;
+	mode_t drop;
 	int dropped;
 
 	if (fstat(descriptor, &st))
 		return -errno;
-	if (fuse_req_ctx(req)->uid != 0) {
-		drop = st.st_mode & S_ISUID;
-		if ((st.st_mode & S_ISGID) &&
-		    ((st.st_mode & S_IXGRP) || !caller_is_in_group(req, st.st_gid)))
-			drop |= S_ISGID;
-	}
+	drop = privileges_to_drop(req, st.st_mode, st.st_gid);
 	if (drop && fchmod(descriptor, st.st_mode & ~S_IFMT & ~drop))
 		return -errno;
 	dropped = drop != 0;
@@ -141,9 +142,7 @@ static int drop_privileges(fuse_req_t req, struct mmapio_file *mapped)
 	return dropped;
 }
 
-/* After the reply: the kernel still has the old mode. Of attributes alone, which waits for nobody.
- */
-static void mode_changed(struct fs *fs, fuse_ino_t ino, int dropped)
+void mode_changed(struct fs *fs, fuse_ino_t ino, int dropped)
 {
 	if (dropped > 0)
 		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);

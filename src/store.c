@@ -693,7 +693,7 @@ int store_names_each(struct store *store, int64_t folder,
 	return result;
 }
 
-int store_xattr_get(struct store *store, int64_t object, const char *name, const void **value,
+int store_xattr_get(struct store *store, int64_t object, const char *name, void **value,
 		    size_t *length)
 {
 	sqlite3_stmt *statement = prepare(store, XATTR_GET);
@@ -706,12 +706,17 @@ int store_xattr_get(struct store *store, int64_t object, const char *name, const
 	found = first(store, statement);
 	if (found == 1) {
 		*length = (size_t)sqlite3_column_bytes(statement, 0);
-		*value = sqlite3_column_blob(statement, 0);
-		/* An empty value is no NULL. */
-		if (!*value && sqlite3_column_type(statement, 0) != SQLITE_NULL)
-			*value = "";
+		*value = NULL;
+		if (sqlite3_column_type(statement, 0) != SQLITE_NULL) {
+			*value = malloc(*length + 1); /* an empty value is no NULL */
+			if (!*value)
+				found = -ENOMEM;
+			else if (*length)
+				memcpy(*value, sqlite3_column_blob(statement, 0), *length);
+		}
+		sqlite3_reset(statement);
 	}
-	return found; /* it is reset by the next one */
+	return found;
 }
 
 int store_xattr_set(struct store *store, int64_t object, const char *name, const void *value,
@@ -947,6 +952,8 @@ static int store_make(struct store *store, const struct store_options *options)
 		error = meta_set_bytes(store, "backing", options->backing->bytes,
 				       options->backing->length);
 	if (!error)
+		error = meta_set_bytes(store, "mark", options->mark, sizeof(*options->mark));
+	if (!error)
 		error = meta_set_bytes(store, "path", options->backing_path,
 				       strlen(options->backing_path));
 	if (!error)
@@ -975,6 +982,41 @@ static int load_free(struct store *store)
 	return result;
 }
 
+/* Whether it is a view of that BACKING: 1, 0, or negative errno. */
+static int is_of_backing(struct store *store, const struct store_options *options)
+{
+	static const unsigned char unknown[sizeof(options->mark->uuid)];
+	const struct store_identity *backing = options->backing;
+	const struct backing_mark *now = options->mark;
+	struct backing_mark mark;
+	sqlite3_stmt *statement;
+	int found = meta_get(store, "backing", &statement);
+	bool same;
+
+	if (found != 1)
+		return found ? found : -EIO;
+	same = (size_t)sqlite3_column_bytes(statement, 0) == backing->length &&
+	       memcmp(sqlite3_column_blob(statement, 0), backing->bytes, backing->length) == 0;
+	sqlite3_reset(statement);
+	found = meta_get(store, "mark", &statement);
+	if (found != 1)
+		return found ? found : -EIO;
+	if ((size_t)sqlite3_column_bytes(statement, 0) != sizeof(mark)) {
+		sqlite3_reset(statement);
+		return -EIO;
+	}
+	memcpy(&mark, sqlite3_column_blob(statement, 0), sizeof(mark));
+	sqlite3_reset(statement);
+	if (mark.seconds != now->seconds || mark.nanoseconds != now->nanoseconds)
+		return 0;
+	/* Not each kernel tells it. */
+	if (memcmp(mark.uuid, unknown, sizeof(unknown)) != 0 &&
+	    memcmp(now->uuid, unknown, sizeof(unknown)) != 0 &&
+	    memcmp(mark.uuid, now->uuid, sizeof(unknown)) != 0)
+		return 0;
+	return same;
+}
+
 /* Reads what a store is of. 0, or negative errno; *said: a line has said what is wrong. */
 static int store_load(struct store *store, const struct store_options *options, bool *said)
 {
@@ -993,29 +1035,22 @@ static int store_load(struct store *store, const struct store_options *options, 
 	}
 	if (found != 1 || format != FORMAT)
 		return -EIO;
-	found = meta_get(store, "backing", &statement);
-	if (found == 1) {
-		bool same =
-			(size_t)sqlite3_column_bytes(statement, 0) == options->backing->length &&
-			memcmp(sqlite3_column_blob(statement, 0), options->backing->bytes,
-			       options->backing->length) == 0;
+	found = is_of_backing(store, options);
+	if (found == 0) {
+		char *path = NULL;
 
-		sqlite3_reset(statement);
-		if (!same) {
-			char *path = NULL;
-
-			if (meta_get(store, "path", &statement) == 1) {
-				path = column_text(statement, 0);
-				sqlite3_reset(statement);
-			}
-			log_line(LOG_ERR, "-o cow=%s: is a view of another folder (%s)",
-				 options->folder, path ? path : "?");
-			free(path);
-			*said = true;
-			return -EINVAL;
+		if (meta_get(store, "path", &statement) == 1) {
+			path = column_text(statement, 0);
+			sqlite3_reset(statement);
 		}
-		found = meta_get(store, "end", &statement);
+		log_line(LOG_ERR, "-o cow=%s: is a view of another folder (%s)", options->folder,
+			 path ? path : "?");
+		free(path);
+		*said = true;
+		return -EINVAL;
 	}
+	if (found == 1)
+		found = meta_get(store, "end", &statement);
 	if (found == 1) {
 		store->end = store->reserved = (uint64_t)sqlite3_column_int64(statement, 0);
 		store->used = store->end - SLOT_FIRST;

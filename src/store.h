@@ -56,6 +56,7 @@ struct store_options {
 	const char *folder;		      /* NULL: in memory */
 	uint64_t limit;			      /* of the heap, in bytes; UINT64_MAX: none */
 	const struct store_identity *backing; /* what it is a view of */
+	const struct backing_mark *mark;      /* the same */
 	const char *backing_path;	      /* for the log */
 };
 
@@ -102,8 +103,8 @@ int store_name_remove(struct store *store, int64_t folder, const char *name);
 int store_names_each(struct store *store, int64_t folder,
 		     int (*each)(void *context, const char *name, int64_t object), void *context);
 
-/* The same for extended attributes; value NULL: absent. *value is valid until the next call. */
-int store_xattr_get(struct store *store, int64_t object, const char *name, const void **value,
+/* The same for extended attributes; value NULL: absent. *value is to be freed. */
+int store_xattr_get(struct store *store, int64_t object, const char *name, void **value,
 		    size_t *length);
 int store_xattr_set(struct store *store, int64_t object, const char *name, const void *value,
 		    size_t length);

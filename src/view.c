@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -163,6 +164,30 @@ int view_base_descriptor(struct view *view, struct node *node)
 	return descriptor;
 }
 
+/*
+ * The path of an object in BACKING, to be freed. What was found by its handle has own state, which
+ * knows its own.
+ */
+static char *base_path(struct view *view, struct node *node)
+{
+	struct node *top;
+	char *path = node_path_from(&view->fs->nodes, node, &top), *whole = path;
+	const struct own *own;
+
+	if (!path)
+		return NULL;
+	own = top->own;
+	if (top != view->fs->nodes.root) {
+		if (!own || !own->object.base_path)
+			whole = strdup(NO_PATH);
+		else if (asprintf(&whole, "%s%s", own->object.base_path, path) < 0)
+			whole = NULL;
+		free(path);
+	}
+	node_put(&view->fs->nodes, top);
+	return whole;
+}
+
 int view_own_locked(struct view *view, struct node *node)
 {
 	struct object object = {0};
@@ -178,7 +203,7 @@ int view_own_locked(struct view *view, struct node *node)
 	object = (struct object){
 		.has_base = true,
 		.base = identity_keep(node),
-		.base_path = node_path(&view->fs->nodes, node),
+		.base_path = base_path(view, node),
 		.base_size = (uint64_t)st.st_size,
 		.base_mtime = st.st_mtim,
 		.base_ctime = st.st_ctim,
@@ -187,7 +212,7 @@ int view_own_locked(struct view *view, struct node *node)
 		.uid = st.st_uid,
 		.gid = st.st_gid,
 		.device = st.st_rdev,
-		.links = st.st_nlink,
+		.links = st.st_nlink ? st.st_nlink : 1, /* some do not count */
 		.size = (uint64_t)st.st_size,
 		.blocks = (uint64_t)st.st_blocks,
 		.atime = st.st_atim,
@@ -233,7 +258,8 @@ void view_forgotten(struct view *view, struct node *node)
 	if (!own)
 		return;
 	pthread_mutex_lock(&view->lock);
-	if (own->object.links == 0 && !own->removed) {
+	/* Under the lock, since each lookup is: the kernel may know it again. */
+	if (own->object.links == 0 && !own->removed && !node_is_known(&view->fs->nodes, node)) {
 		error = store_begin(view->store);
 		if (!error) {
 			error = store_object_remove(view->store, own->object.id);
@@ -258,29 +284,28 @@ int view_check_base(struct view *view, struct node *node)
 {
 	struct own *own = node->own;
 	struct stat st;
-	char *path;
 	int descriptor, error;
 
 	if (!own || view_is_made(node) || S_ISDIR(node->type))
 		return 0;
 	descriptor = view_base_descriptor(view, node);
-	if (descriptor < 0)
+	if (descriptor < 0 && descriptor != -ESTALE)
 		return descriptor;
-	error = fstat(descriptor, &st) ? -errno : 0;
-	node_descriptor_put(&view->fs->nodes, node);
-	if (error)
-		return error;
-	if ((uint64_t)st.st_size == own->object.base_size &&
-	    same_time(&st.st_mtim, &own->object.base_mtime) &&
-	    same_time(&st.st_ctim, &own->object.base_ctime))
-		return 0;
-	if (!atomic_exchange(&own->tripped, true)) {
-		path = own->object.base_path;
-		log_line(LOG_ERR,
-			 "%s: was changed in BACKING after it was changed in the view, which "
-			 "cannot show it any more",
-			 path);
+	if (descriptor >= 0) {
+		error = fstat(descriptor, &st) ? -errno : 0;
+		node_descriptor_put(&view->fs->nodes, node);
+		if (error)
+			return error;
+		if ((uint64_t)st.st_size == own->object.base_size &&
+		    same_time(&st.st_mtim, &own->object.base_mtime) &&
+		    same_time(&st.st_ctim, &own->object.base_ctime))
+			return 0;
 	}
+	if (!atomic_exchange(&own->tripped, true))
+		log_line(LOG_ERR,
+			 "%s: was %s BACKING after it was changed in the view, which cannot show "
+			 "it any more",
+			 own->object.base_path, descriptor < 0 ? "removed from" : "changed in");
 	return -ESTALE;
 }
 
@@ -345,6 +370,29 @@ static int base_open_name(struct view *view, struct node *folder, const char *na
 	return fd == -EMFILE ? -ENFILE : fd;
 }
 
+/*
+ * Objects of file systems below BACKING's own that a view cannot tell from others: of one that is
+ * mounted there for the second time, whose objects would be the first one's; and, where the view is
+ * kept, of one whose name will be another one after the next mount.
+ */
+static int refused(struct view *view, struct node *folder, const struct node *node)
+{
+	struct backing_device *device = node->device;
+	char *path;
+
+	if (!device->is_second && (device->lasts || !view->is_kept))
+		return 0;
+	if (!atomic_exchange(&device->told, true)) {
+		path = base_path(view, folder);
+		log_line(LOG_WARNING, "%s: what is mounted in it %s, and is not in the view",
+			 path ? path : "?",
+			 device->is_second ? "is mounted elsewhere in BACKING too"
+					   : "has no lasting name (f_fsid of statfs(2) is 0)");
+		free(path);
+	}
+	return -EOPNOTSUPP;
+}
+
 static int base_child_locked(struct view *view, struct node *folder, const char *name,
 			     struct node **node)
 {
@@ -358,9 +406,13 @@ static int base_child_locked(struct view *view, struct node *folder, const char 
 		close(fd);
 		return error;
 	}
-	error = attach_locked(view, *node);
-	if (error)
+	error = refused(view, folder, *node);
+	if (!error)
+		error = attach_locked(view, *node);
+	if (error) {
 		node_put(&view->fs->nodes, *node);
+		*node = NULL;
+	}
 	return error;
 }
 
@@ -396,6 +448,7 @@ static int base_walk_locked(struct view *view, const char *path, struct node **o
 static int base_object_locked(struct view *view, const struct object *object, struct node **out)
 {
 	struct fs *fs = view->fs;
+	struct backing_device *own = fs->nodes.root->device;
 	struct identity identity;
 	struct stat st;
 	int fd = -EOPNOTSUPP, error;
@@ -408,6 +461,10 @@ static int base_object_locked(struct view *view, const struct object *object, st
 		do
 			fd = backing_open_identity(&fs->backing, &identity);
 		while ((fd == -EMFILE || fd == -ENFILE) && files_make_room(&fs->files));
+		/* Gone from BACKING: what the view has of it, its name above all, is still there.
+		 */
+		if (fd == -ESTALE)
+			return node_of_identity(&fs->nodes, &identity, own, object->mode, out);
 	}
 	if (fd >= 0) {
 		error = node_of_descriptor(&fs->nodes, NULL, NULL, fd, false, out, &st);
@@ -418,6 +475,7 @@ static int base_object_locked(struct view *view, const struct object *object, st
 	}
 	if (!error && !identity_is(*out, &object->base)) {
 		node_put(&fs->nodes, *out);
+		*out = NULL;
 		error = -ESTALE;
 	}
 	if (error == -ESTALE)
@@ -449,10 +507,12 @@ int view_object_locked(struct view *view, int64_t id, struct node **out)
 		return error;
 	}
 	error = own_load_locked(view, *out, &object);
-	if (error)
+	if (error) {
 		node_put(&fs->nodes, *out);
-	else
+		*out = NULL;
+	} else {
 		(*out)->is_attached = true;
+	}
 	return error;
 }
 
@@ -479,7 +539,8 @@ int view_base_has_locked(struct view *view, struct node *folder, const char *nam
 
 	if (fd >= 0)
 		close(fd);
-	return fd >= 0 ? 1 : fd == -ENOENT ? 0 : fd;
+	/* (-ESTALE: the folder is gone from BACKING.) */
+	return fd >= 0 ? 1 : fd == -ENOENT || fd == -ESTALE ? 0 : fd;
 }
 
 /* --- Syncing ---------------------------------------------------------------------------------- */
@@ -517,23 +578,27 @@ int view_sync(struct view *view)
 	return error;
 }
 
-int view_end(struct view *view, int error, uint64_t bytes)
+int view_end(struct view *view, int error)
+{
+	if (!error)
+		return store_commit(view->store);
+	store_rollback(view->store);
+	return error;
+}
+
+int view_changed(struct view *view, uint64_t bytes)
 {
 	const struct mmapio_policy *policy = &view->policy;
+	int error;
 
-	if (error) {
-		store_rollback(view->store);
-		return error;
-	}
-	error = store_commit(view->store);
-	if (error)
-		return error;
 	view->bytes += bytes;
 	view->writes++;
 	if (policy->always || store_wants_sync(view->store) ||
 	    (policy->bytes && view->bytes >= policy->bytes) ||
-	    (policy->writes && view->writes >= policy->writes))
-		return sync_locked(view);
+	    (policy->writes && view->writes >= policy->writes)) {
+		error = sync_locked(view);
+		return policy->always ? error : 0; /* fsync(2) tells it */
+	}
 	if (policy->delay_ns && !view->due) {
 		view->due = now_ns() + policy->delay_ns;
 		pthread_cond_signal(&view->changed);
@@ -622,6 +687,7 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 {
 	struct view *view = calloc(1, sizeof(*view));
 	struct store_identity backing;
+	struct backing_mark mark;
 	int error;
 
 	if (!view) {
@@ -629,7 +695,9 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 		return -ENOMEM;
 	}
 	backing = identity_keep(fs->nodes.root);
+	backing_mark(&fs->backing, &mark);
 	view->fs = fs;
+	view->is_kept = options->folder;
 	if (options->folder)
 		view->policy = options->policy;
 	pthread_mutex_init(&view->lock, NULL);
@@ -640,6 +708,7 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 						 .folder = options->folder,
 						 .limit = options->limit,
 						 .backing = &backing,
+						 .mark = &mark,
 						 .backing_path = options->backing_path,
 					 });
 	if (!error) {

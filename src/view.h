@@ -40,6 +40,7 @@ struct view {
 	pthread_mutex_t lock;
 	struct store *store;	      /* lock */
 	struct backing_device device; /* constant: of what was made in the view */
+	bool is_kept;		      /* constant */
 	uint64_t objects;	      /* lock: rows, not fewer than there are */
 
 	/* The flush policy, of a view that is kept. */
@@ -101,10 +102,14 @@ int view_sync(struct view *view);
 /* --- with view->lock held --- */
 
 /*
- * Ends a transaction: error is 0 or what has gone wrong in it; bytes have been written. Applies the
- * flush policy.
+ * Ends a transaction: error is 0 or what has gone wrong in it. 0: it is committed, and is to be so
+ * in memory too, whatever comes; then view_changed().
  */
-int view_end(struct view *view, int error, uint64_t bytes);
+int view_end(struct view *view, int error);
+
+/* Applies the flush policy: bytes have been written. 0, or negative errno where each change is to
+ * be brought to the disk and was not. */
+int view_changed(struct view *view, uint64_t bytes);
 
 int view_stat_locked(struct view *view, struct node *node, struct stat *st);
 int view_own_locked(struct view *view, struct node *node);

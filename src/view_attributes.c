@@ -79,10 +79,11 @@ static int set_locked(struct view *view, struct node *node, const struct stat *a
 		object.mtime = attributes->st_mtim;
 	if (!error)
 		error = view_object_write(view, &object);
-	error = view_end(view, error, 0);
-	if (!error)
-		((struct own *)node->own)->object = object;
-	return error;
+	error = view_end(view, error);
+	if (error)
+		return error;
+	((struct own *)node->own)->object = object;
+	return view_changed(view, 0);
 }
 
 void view_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_set,
@@ -132,13 +133,24 @@ void view_op_statfs(fuse_req_t req, fuse_ino_t ino)
 	if (limit != UINT64_MAX) {
 		st.f_bsize = st.f_frsize = STORE_BLOCK;
 		st.f_blocks = limit / STORE_BLOCK;
-		st.f_bfree = st.f_bavail = (limit - used) / STORE_BLOCK;
+		st.f_bfree = st.f_bavail = used < limit ? (limit - used) / STORE_BLOCK : 0;
 	}
 	st.f_namemax = 255;
 	fuse_reply_statfs(req, &st);
 }
 
 /* --- Extended attributes ---------------------------------------------------------------------- */
+
+/* Whether there are attributes of such names at all (xattr(7)). */
+static bool has_attributes(const char *name)
+{
+	static const char *const spaces[] = {"user.", "trusted.", "security."};
+
+	for (size_t i = 0; i < sizeof(spaces) / sizeof(spaces[0]); i++)
+		if (strncmp(name, spaces[i], strlen(spaces[i])) == 0)
+			return true;
+	return strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0;
+}
 
 /* Of BACKING's object. */
 static ssize_t base_xattr(struct view *view, struct node *node, const char *name, void **value)
@@ -174,24 +186,19 @@ static ssize_t base_xattr(struct view *view, struct node *node, const char *name
 ssize_t view_xattr_locked(struct view *view, struct node *node, const char *name, void **value)
 {
 	const struct own *own = node->own;
-	const void *found;
 	size_t length;
 	int result = 0;
 
 	*value = NULL;
+	if (!has_attributes(name))
+		return -EOPNOTSUPP;
 	if (own && own->object.has_xattrs)
-		result = store_xattr_get(view->store, own->object.id, name, &found, &length);
+		result = store_xattr_get(view->store, own->object.id, name, value, &length);
 	if (result < 0)
 		return result;
 	if (result == 0)
 		return view_is_made(node) ? -ENODATA : base_xattr(view, node, name, value);
-	if (!found)
-		return -ENODATA;
-	*value = malloc(length + 1);
-	if (!*value)
-		return -ENOMEM;
-	memcpy(*value, found, length);
-	return (ssize_t)length;
+	return *value ? (ssize_t)length : -ENODATA;
 }
 
 void view_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -226,18 +233,20 @@ void view_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t s
 	node_put(&view->fs->nodes, node);
 }
 
-/* What an access ACL makes of the mode; *value is NULL if it says no more than that. */
-static int acl_apply(fuse_req_t req, struct object *object, const char **value, size_t size)
+static int acl_refused(const struct node *node, const char *value, size_t size)
 {
-	if (S_ISLNK(object->mode))
+	if (S_ISLNK(node->type))
 		return -EOPNOTSUPP;
-	if (!acl_is_valid(*value, size))
-		return -EINVAL;
+	return acl_is_valid(value, size) ? 0 : -EINVAL;
+}
+
+/* What an access ACL makes of the mode; *value is NULL if it says no more than that. */
+static void acl_apply(fuse_req_t req, struct object *object, const char **value, size_t size)
+{
 	if (!acl_get_mode(*value, size, &object->mode))
 		*value = NULL;
 	if (fuse_req_ctx(req)->uid != 0 && !caller_is_in_group(req, object->gid))
 		object->mode &= ~(mode_t)S_ISGID;
-	return 0;
 }
 
 /* value NULL: it is removed. */
@@ -245,10 +254,10 @@ static int xattr_set_locked(fuse_req_t req, struct node *node, const char *name,
 			    size_t size, int flags)
 {
 	struct view *view = view_of(req);
-	struct object object = ((const struct own *)node->own)->object;
+	struct object object;
 	void *before = NULL;
 	ssize_t length = view_xattr_locked(view, node, name, &before);
-	int error = 0;
+	int error;
 
 	free(before);
 	if (length < 0 && length != -ENODATA)
@@ -257,12 +266,20 @@ static int xattr_set_locked(fuse_req_t req, struct node *node, const char *name,
 		return -EEXIST;
 	if (length < 0 && ((flags & XATTR_REPLACE) || !value))
 		return -ENODATA;
+	if (value && strcmp(name, ACL_DEFAULT) == 0 && !S_ISDIR(node->type))
+		return -EACCES;
+	if (value && strcmp(name, ACL_ACCESS) == 0) {
+		error = acl_refused(node, value, size);
+		if (error)
+			return error;
+	}
+	error = view_own_locked(view, node);
+	if (error)
+		return error;
+	object = ((const struct own *)node->own)->object;
 	if (value && strcmp(name, ACL_ACCESS) == 0)
-		error = acl_apply(req, &object, &value, size);
-	else if (value && strcmp(name, ACL_DEFAULT) == 0 && !S_ISDIR(object.mode))
-		error = -EACCES;
-	if (!error)
-		error = store_begin(view->store);
+		acl_apply(req, &object, &value, size);
+	error = store_begin(view->store);
 	if (error)
 		return error;
 	object.ctime = view_now();
@@ -273,10 +290,11 @@ static int xattr_set_locked(fuse_req_t req, struct node *node, const char *name,
 		error = store_xattr_set(view->store, object.id, name, value, size);
 	if (!error)
 		error = view_object_write(view, &object);
-	error = view_end(view, error, 0);
-	if (!error)
-		((struct own *)node->own)->object = object;
-	return error;
+	error = view_end(view, error);
+	if (error)
+		return error;
+	((struct own *)node->own)->object = object;
+	return view_changed(view, 0);
 }
 
 static void xattr_set(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
@@ -291,9 +309,7 @@ static void xattr_set(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
 		return;
 	}
 	pthread_mutex_lock(&view->lock);
-	error = view_own_locked(view, node);
-	if (!error)
-		error = xattr_set_locked(req, node, name, value, size, flags);
+	error = xattr_set_locked(req, node, name, value, size, flags);
 	pthread_mutex_unlock(&view->lock);
 	reply_error(req, error);
 	node_put(&view->fs->nodes, node);
@@ -357,10 +373,11 @@ static int list_locked(struct view *view, struct node *node, struct names *names
 		error = !base ? -ENOMEM : errno == EOPNOTSUPP ? 0 : -errno;
 	node_descriptor_put(&view->fs->nodes, node);
 	for (ssize_t at = 0; !error && at < length; at += (ssize_t)strlen(base + at) + 1) {
-		const void *value;
+		void *value = NULL;
 		size_t size;
 		int found = store_xattr_get(view->store, own->object.id, base + at, &value, &size);
 
+		free(value);
 		if (found < 0)
 			error = found;
 		else if (found == 0)

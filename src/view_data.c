@@ -20,6 +20,8 @@
 
 static const unsigned char zeros[1024 * 1024];
 
+#define PRIVILEGE "security.capability"
+
 static struct chunk *chunk_find(const struct own *own, uint64_t number)
 {
 	struct chunk *chunk;
@@ -444,7 +446,7 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 	}
 	if (!error)
 		error = view_object_write(view, object);
-	error = view_end(view, error, bytes);
+	error = view_end(view, error);
 	if (!error) {
 		HASH_ITER (hh, after->chunks, chunk, next) {
 			before = chunk_find(own, chunk->number);
@@ -456,6 +458,7 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 			before->verified = chunk->verified;
 		}
 		own->object = *object;
+		error = view_changed(view, bytes);
 	}
 	after_free(after);
 	return error;
@@ -671,6 +674,54 @@ int view_set_size(struct view *view, struct node *node, uint64_t size)
 	return error;
 }
 
+static int drop_privileges_locked(fuse_req_t req, struct node *node)
+{
+	struct view *view = view_of(req);
+	struct object object = ((const struct own *)node->own)->object;
+	mode_t drop = privileges_to_drop(req, object.mode, object.gid);
+	void *capability = NULL;
+	ssize_t length = view_xattr_locked(view, node, PRIVILEGE, &capability);
+	int error;
+
+	free(capability);
+	if (length < 0 && length != -ENODATA && length != -EOPNOTSUPP)
+		return (int)length;
+	if (!drop && length < 0)
+		return 0;
+	error = store_begin(view->store);
+	if (error)
+		return error;
+	object.mode &= ~drop;
+	if (length >= 0) {
+		object.has_xattrs = true;
+		error = view_is_made(node)
+				? store_xattr_remove(view->store, object.id, PRIVILEGE)
+				: store_xattr_set(view->store, object.id, PRIVILEGE, NULL, 0);
+	}
+	if (!error)
+		error = view_object_write(view, &object);
+	error = view_end(view, error);
+	if (error)
+		return error;
+	((struct own *)node->own)->object = object;
+	error = view_changed(view, 0);
+	return error ? error : 1;
+}
+
+/* As in ops_data.c. 0; 1: there were some; or negative errno. */
+static int drop_privileges(fuse_req_t req, struct node *node)
+{
+	struct view *view = view_of(req);
+	int dropped = view_own(view, node);
+
+	if (!dropped) {
+		pthread_mutex_lock(&view->lock);
+		dropped = drop_privileges_locked(req, node);
+		pthread_mutex_unlock(&view->lock);
+	}
+	return dropped;
+}
+
 void view_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
 		   struct fuse_file_info *fi)
 {
@@ -678,12 +729,14 @@ void view_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t siz
 	bool direct = fi->lock_owner != 0; /* see ops_data.c */
 	struct node *node;
 	ssize_t count = view_node(view, ino, &node);
+	int dropped;
 
 	if (count) {
 		reply_error(req, (int)count);
 		return;
 	}
-	count = view_write_bytes(view, node, (uint64_t)offset, bytes, size);
+	dropped = direct ? drop_privileges(req, node) : 0;
+	count = dropped < 0 ? dropped : view_write_bytes(view, node, (uint64_t)offset, bytes, size);
 	if (!direct)
 		node->has_pages = true;
 	else if (node->has_pages && count > 0)
@@ -694,6 +747,7 @@ void view_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t siz
 		reply_written(req, node, (size_t)count);
 	else
 		fuse_reply_write(req, (size_t)count);
+	mode_changed(view->fs, ino, dropped);
 	node_put(&view->fs->nodes, node);
 }
 
@@ -835,14 +889,19 @@ void view_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, o
 {
 	struct view *view = view_of(req);
 	struct node *node;
-	int error = view_node(view, ino, &node);
+	int dropped = 0, error = view_node(view, ino, &node);
 
 	(void)fi;
 	if (!error) {
-		error = allocate(view, node, mode, (uint64_t)offset, (uint64_t)length);
+		/* The kernel has been here, but leaves set-gid of foreign groups. */
+		dropped = drop_privileges(req, node);
+		error = dropped < 0
+				? dropped
+				: allocate(view, node, mode, (uint64_t)offset, (uint64_t)length);
 		node_put(&view->fs->nodes, node);
 	}
 	reply_error(req, error);
+	mode_changed(view->fs, ino, dropped);
 }
 
 /* The first offset from here on that is, or is not, a hole. own->data is held. */

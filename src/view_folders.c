@@ -14,8 +14,10 @@
 
 struct listed {
 	uint64_t ino;
-	mode_t type;
-	bool absent; /* while it is put together: a name of BACKING that the view has not */
+	mode_t type; /* 0: BACKING does not tell */
+	/* While it is put together: */
+	bool own;    /* ino is the object's number in the store */
+	bool absent; /* a name of BACKING that the view has not */
 	UT_hash_handle hh;
 	char name[];
 };
@@ -25,6 +27,7 @@ struct listing {
 	struct listed *by_name; /* lock; until it is whole */
 	struct listed **entry;	/* lock */
 	size_t count;		/* lock */
+	uint64_t parent;	/* lock: the number of ".." in BACKING */
 };
 
 static void listing_clear(struct listing *listing)
@@ -40,41 +43,62 @@ static void listing_clear(struct listing *listing)
 	listing->count = 0;
 }
 
-static int listing_add(struct listing *listing, const char *name, uint64_t ino, mode_t type,
-		       bool absent)
+/* Adds a name, of which the rest is to be set; *added is NULL if it is there. */
+static int listing_add(struct listing *listing, const char *name, struct listed **added)
 {
 	size_t length = strlen(name);
 	struct listed *listed;
 
+	*added = NULL;
 	HASH_FIND(hh, listing->by_name, name, (unsigned int)length, listed);
 	if (listed)
-		return 0; /* the view's word counts, and comes first */
-	listed = malloc(sizeof(*listed) + length + 1);
+		return 0;
+	listed = calloc(1, sizeof(*listed) + length + 1);
 	if (!listed)
 		return -ENOMEM;
-	listed->ino = ino;
-	listed->type = type;
-	listed->absent = absent;
 	memcpy(listed->name, name, length + 1);
 	HASH_ADD_KEYPTR(hh, listing->by_name, listed->name, (unsigned int)length, listed);
 	if (!listed->hh.tbl) {
 		free(listed);
 		return -ENOMEM;
 	}
+	*added = listed;
 	return 0;
 }
 
-struct adding {
-	struct view *view;
-	struct listing *listing;
-};
-
 static int add_own(void *context, const char *name, int64_t object)
 {
-	struct adding *adding = context;
+	struct listed *listed;
+	int error = listing_add(context, name, &listed);
 
 	/* Its number and type are looked up when all are known: one statement at a time. */
-	return listing_add(adding->listing, name, (uint64_t)object, 0, object == 0);
+	if (listed) {
+		listed->own = true;
+		listed->ino = (uint64_t)object;
+		listed->absent = object == 0;
+	}
+	return error;
+}
+
+static int add_base_name(struct listing *listing, const struct node *folder,
+			 const struct dirent64 *found)
+{
+	uint64_t ino = backing_number(folder->device, found->d_ino);
+	struct listed *listed;
+	int error;
+
+	if (strcmp(found->d_name, ".") == 0)
+		return 0;
+	if (strcmp(found->d_name, "..") == 0) {
+		listing->parent = ino;
+		return 0;
+	}
+	error = listing_add(listing, found->d_name, &listed);
+	if (listed) { /* else the view's word counts, which came first */
+		listed->ino = ino;
+		listed->type = (mode_t)DTTOIF(found->d_type);
+	}
+	return error;
 }
 
 static int add_base(struct view *view, struct node *folder, struct listing *listing)
@@ -100,12 +124,7 @@ static int add_base(struct view *view, struct node *folder, struct listing *list
 	pthread_mutex_lock(&reader->lock);
 	more = folder_seek_locked(reader, 0);
 	while (!more && (more = folder_peek_locked(reader, &found)) > 0) {
-		if (strcmp(found->d_name, ".") != 0 && strcmp(found->d_name, "..") != 0)
-			more = listing_add(listing, found->d_name,
-					   backing_number(folder->device, found->d_ino),
-					   (mode_t)DTTOIF(found->d_type), false);
-		else
-			more = 0;
+		more = add_base_name(listing, folder, found);
 		folder_advance_locked(reader);
 	}
 	pthread_mutex_unlock(&reader->lock);
@@ -116,12 +135,11 @@ static int add_base(struct view *view, struct node *folder, struct listing *list
 /* Puts a listing together, names only. */
 static int listing_collect_locked(struct view *view, struct node *folder, struct listing *listing)
 {
-	struct adding adding = {view, listing};
 	const struct own *own = folder->own;
 	int error = 0;
 
 	if (own && own->object.has_names)
-		error = store_names_each(view->store, own->object.id, add_own, &adding);
+		error = store_names_each(view->store, own->object.id, add_own, listing);
 	if (!error && !view_is_made(folder))
 		error = add_base(view, folder, listing);
 	return error;
@@ -133,7 +151,9 @@ int view_folder_is_empty_locked(struct view *view, struct node *folder)
 	struct listed *listed, *next;
 	int result = listing_collect_locked(view, folder, &listing);
 
-	if (result == 0) {
+	/* (One that is gone from BACKING has nothing of it; listing it while it is open: ENOENT.)
+	 */
+	if (result == 0 || result == -ESTALE || result == -ENOENT) {
 		result = 1;
 		HASH_ITER (hh, listing.by_name, listed, next)
 			if (!listed->absent)
@@ -158,7 +178,7 @@ static int listing_fill_locked(struct view *view, struct node *folder, struct li
 	HASH_ITER (hh, listing->by_name, listed, next) {
 		if (listed->absent)
 			continue;
-		if (!listed->type) {
+		if (listed->own) {
 			struct object object;
 			int found = store_object_get(view->store, (int64_t)listed->ino, &object);
 
@@ -207,11 +227,12 @@ void view_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 }
 
 /* The number of the folder that a folder lies in, for "..". */
-static uint64_t parent_number_locked(struct view *view, struct node *folder)
+static uint64_t parent_number_locked(struct view *view, struct node *folder,
+				     const struct listing *listing)
 {
 	const struct own *own = folder->own;
+	uint64_t ino = listing->parent;
 	struct object object;
-	uint64_t ino = 1;
 
 	if (own && own->object.parent &&
 	    store_object_get(view->store, own->object.parent, &object) == 1) {
@@ -268,7 +289,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		const struct listed *listed = at < 2 ? NULL : listing->entry[at - 2];
 		const char *name = listed ? listed->name : at ? ".." : ".";
 		uint64_t number = listed ? listed->ino
-				  : at	 ? parent_number_locked(view, folder)
+				  : at	 ? parent_number_locked(view, folder, listing)
 					 : st.st_ino;
 
 		length = add_entry(req, folder, name, number, listed ? listed->type : S_IFDIR,

@@ -103,13 +103,15 @@ void view_op_lookup(fuse_req_t req, fuse_ino_t parent_ino, const char *name)
 	node_put(&view->fs->nodes, parent);
 }
 
-/* The folder's own state as it will be: one name more or less, or others. */
+/* The folder's own state as it will be: one name more or less, or others. Many file systems do not
+ * count what is in a folder, and it has one link for ever. */
 static struct object folder_changed(const struct node *folder, int links)
 {
 	struct object object = ((const struct own *)folder->own)->object;
 
 	object.mtime = object.ctime = view_now();
-	object.links = (uint64_t)((int64_t)object.links + links);
+	if (object.links >= 2)
+		object.links = (uint64_t)((int64_t)object.links + links);
 	object.has_names = true;
 	return object;
 }
@@ -228,10 +230,11 @@ static int made_write_locked(struct view *view, struct node *parent, const char 
 		error = store_name_set(view->store, folder.id, name, made->object.id);
 	if (!error)
 		error = view_object_write(view, &folder);
-	error = view_end(view, error, 0);
-	if (!error)
-		adopt(parent, &folder);
-	return error;
+	error = view_end(view, error);
+	if (error)
+		return error;
+	adopt(parent, &folder);
+	return view_changed(view, 0);
 }
 
 /* Makes an object. 0: *node is referenced and the kernel's once more; or negative errno. */
@@ -395,13 +398,15 @@ void view_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_ino, const c
 			error = view_object_write(view, &object);
 		if (!error)
 			error = view_object_write(view, &folder);
-		error = view_end(view, error, 0);
+		error = view_end(view, error);
 	}
 	if (!error) {
 		adopt(node, &object);
 		adopt(parent, &folder);
-		error = view_entry_locked(view, node, &entry);
+		error = view_changed(view, 0);
 	}
+	if (!error)
+		error = view_entry_locked(view, node, &entry);
 	pthread_mutex_unlock(&view->lock);
 out:
 	if (error)
@@ -458,10 +463,11 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent_ino, const char *name,
 			error = victim_write(view, victim, &object);
 		if (!error)
 			error = view_object_write(view, &folder);
-		error = view_end(view, error, 0);
+		error = view_end(view, error);
 		if (!error) {
 			adopt(victim, &object);
 			adopt(parent, &folder);
+			error = view_changed(view, 0);
 		}
 	}
 	pthread_mutex_unlock(&view->lock);
@@ -549,7 +555,7 @@ static int rename_locked(struct view *view, struct renaming *r)
 		error = view_object_write(view, &from);
 	if (!error)
 		error = view_object_write(view, &to);
-	error = view_end(view, error, 0);
+	error = view_end(view, error);
 	if (error)
 		return error;
 	adopt(r->moved, &moved);
@@ -558,7 +564,7 @@ static int rename_locked(struct view *view, struct renaming *r)
 	if (!same)
 		adopt(r->from, &from);
 	adopt(r->to, &to);
-	return 0;
+	return view_changed(view, 0);
 }
 
 void view_op_rename(fuse_req_t req, fuse_ino_t parent_ino, const char *name,

@@ -1,0 +1,253 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Views of folders that are not as most are: of file systems that do not count links of folders, nor
+# tell types in listings; mounted twice; gone behind the view. Stores on disks that die. What only a
+# privileged view shows.
+#
+# The disks are loop devices, in a mount namespace of this script: the kernel takes them away with it.
+# shellcheck source=tests/mount.sh
+. "${0%/*}/mount.sh" 240 root
+
+if [ -z "${VIEW_NAMESPACE-}" ]; then
+	VIEW_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"
+fi
+detach_copies
+need mkfs.ext4 debugfs filefrag losetup sqlite3 getfattr python3
+
+# make_disk NAME OPTION...: an ext4 of its own at $work/NAME
+make_disk() {
+	local name=$1
+	shift
+	truncate -s 64M "$work/$name.image"
+	mkfs.ext4 -q -F -m 0 -b 4096 "$@" "$work/$name.image"
+	mkdir -p "$work/$name"
+	mount -o loop,errors=continue "$work/$name.image" "$work/$name"
+}
+
+tree() {
+	(cd "$1" && find . -name lost+found -prune -o -printf '%p %y %m %n %l\n' | sort)
+}
+
+# ---------------------------------------------------------------- links that are not counted, types that are not told
+
+make_disk disk -O ^filetype,^has_journal
+mkdir -p "$work"/disk/one/{a,b,c/d,e}
+echo inside >"$work/disk/one/file"
+ln -s target "$work/disk/one/link"
+umount "$work/disk"
+debugfs -w -R 'set_inode_field /one links_count 1' "$work/disk.image" 2>/dev/null
+mount -o loop,errors=continue "$work/disk.image" "$work/disk"
+assert_equal 1 "$(stat -c %h "$work/disk/one")" "links of a folder that does not count them"
+backing=$work/disk
+mkdir "$work/store"
+tree "$backing" >"$work/before"
+mount_start "cow=$work/store"
+rmdir "$mnt/one/a"
+mv "$mnt/one/b" "$mnt/moved"
+mv "$mnt/one/c" "$mnt/one/C"
+mkdir "$mnt/one/new" && rmdir "$mnt/one/new" && mkdir "$mnt/one/new"
+echo made >"$mnt/one/made"
+assert_equal 1 "$(stat -c %h "$mnt/one")" "links of such a folder in the view"
+assert_equal "C e file link made new" "$(ls "$mnt/one" | xargs)" "names of a folder of such a file system"
+assert_equal "file made" "$(cd "$mnt/one" && find . -type f | sed 's/..//' | sort | xargs)" "files there"
+assert_equal "C C/d e new" "$(cd "$mnt/one" && find . -mindepth 1 -type d | sed 's/..//' | sort | xargs)" "folders there"
+tree "$mnt" >"$work/view"
+mount_stop
+mount_start "cow=$work/store"
+tree "$mnt" >"$work/view.after"
+assert_same "$work/view" "$work/view.after" "the view after a remount"
+assert_equal made "$(cat "$mnt/one/made")" "a file in such a folder"
+mount_stop
+tree "$backing" >"$work/after"
+assert_same "$work/before" "$work/after" "BACKING"
+
+# ---------------------------------------------------------------- another file system, the root of which has the same handle
+
+make_disk other -O ^filetype,^has_journal
+umount "$work/disk"
+mount --move "$work/other" "$work/disk"
+! timeout 10 "${program[@]}" -o "cow=$work/store" "$backing" "$mnt" 2>"$work/error" ||
+	fail "a store is taken for another file system's"
+grep -q 'another folder' "$work/error" || fail "$(cat "$work/error")"
+umount "$work/disk"
+mount -o loop,errors=continue "$work/disk.image" "$work/disk"
+
+# ---------------------------------------------------------------- one file system at two places
+
+mkdir "$backing"/{twice,below}
+mount --bind "$backing/one" "$backing/twice"
+mount -t tmpfs tmpfs "$backing/below"
+echo other >"$backing/below/file"
+mount_start "cow=$work/store"
+! ls "$mnt/twice" 2>"$work/error" || fail "a folder that is mounted twice is shown at both places"
+grep -q 'not supported' "$work/error" || fail "$(cat "$work/error")"
+! ls "$mnt/twice" 2>"$work/error" || fail "the second time"
+assert_equal 1 "$(grep -c '^mmapfs: /: what is mounted in it is mounted elsewhere in BACKING too' "$log")" "the log's lines: $(cat "$log")"
+echo changed >>"$mnt/one/file"
+assert_equal "inside changed" "$(xargs <"$mnt/one/file")" "the place that is shown"
+echo changed >>"$mnt/below/file"
+mount_stop
+mount_start "cow=$work/store"
+assert_equal "other changed" "$(xargs <"$mnt/below/file")" "what is on a file system below"
+mount_stop
+umount "$backing/twice" "$backing/below"
+
+# ---------------------------------------------------------------- a file that the view has shortened
+
+# What the kernel is told of its end is not BACKING's
+noise 1 1 | head -c 100000 >"$backing/shortened"
+cat >"$work/end.py" <<'END2'
+import mmap, os, sys
+path = sys.argv[1]
+fd = os.open(path, os.O_RDWR)
+direct = os.open(path, os.O_RDWR | os.O_DIRECT)
+os.pread(fd, 4096, 50000) # BACKING's file is open now
+os.ftruncate(fd, 8192)
+buffer = mmap.mmap(-1, 4096)
+for step in range(20):
+	os.pread(fd, 8192, 0) # the kernel has pages
+	os.pwrite(direct, buffer, 0)
+	end = os.lseek(fd, 0, os.SEEK_END)
+	assert end == 8192, "step %d: the end is at %d" % (step, end)
+	assert os.fstat(fd).st_size == 8192
+assert os.read(os.open(path, os.O_RDONLY), 200000)[4096:] == open(sys.argv[2], "rb").read(8192)[4096:]
+END2
+mount_start cow
+timeout 60 python3 "$work/end.py" "$mnt/shortened" "$backing/shortened" || fail "the end of a file that was shortened"
+mount_stop
+
+# ---------------------------------------------------------------- gone from BACKING
+
+mkdir -p "$backing/folder/sub" "$work/gone"
+echo all of it >"$backing/folder/sub/file"
+head -c 20000 /dev/zero >"$backing/folder/sub/blocks"
+mount_start "cow=$work/gone"
+mv "$mnt/folder/sub" "$mnt/away"
+mount_stop
+mount_start "cow=$work/gone"
+mv "$mnt/away/file" "$mnt/kept"
+printf 1 | dd of="$mnt/away/blocks" bs=1 seek=5000 conv=notrunc status=none
+mount_stop
+sleep 0.02
+rm "$backing/folder/sub/file"
+echo more >>"$backing/folder/sub/blocks"
+mount_start "cow=$work/gone"
+assert_equal 10 "$(stat -c %s "$mnt/kept")" "the size of what is gone"
+for file in kept away/blocks; do
+	! cat "$mnt/$file" >/dev/null 2>"$work/error" || fail "$file: BACKING's bytes are gone or changed, and it is shown"
+	grep -q 'Stale file handle' "$work/error" || fail "$(cat "$work/error")"
+done
+grep -q ' /folder/sub/file: was removed from BACKING' "$log" || fail "the log: $(cat "$log")"
+grep -q ' /folder/sub/blocks: was changed in BACKING' "$log" || fail "the log: $(cat "$log")"
+mv "$mnt/kept" "$mnt/again"
+rm "$mnt/again" "$mnt/away/blocks"
+assert_equal "" "$(ls "$mnt/away")" "what was removed"
+rm -r "$backing/folder"
+rmdir "$mnt/away"
+mount_stop
+mount_start "cow=$work/gone"
+[ ! -e "$mnt/away" ] && [ ! -e "$mnt/again" ] || fail "what was removed is back"
+mount_stop
+
+# ---------------------------------------------------------------- extended attributes
+
+echo text >"$backing/attributes"
+setfattr -n user.base -v base "$backing/attributes"
+mkdir "$work/rows"
+mount_start "cow=$work/rows"
+echo made >"$mnt/made"
+for name in foo system.foo; do
+	for file in attributes made; do
+		! setfattr -n "$name" -v x "$mnt/$file" 2>"$work/error" || fail "$file: there is an attribute $name"
+		grep -q 'not supported' "$work/error" || fail "$file, $name: $(cat "$work/error")"
+	done
+done
+rm "$mnt/made"
+! setfattr -x user.none "$mnt/attributes" 2>"$work/error" || fail "removed what is not there"
+grep -q 'No such attribute' "$work/error" || fail "$(cat "$work/error")"
+mount_stop
+assert_equal 0 "$(sqlite3 "$work/rows/rows" "select count(*) from object where base_path = '/attributes'")" "objects that the view has without a change"
+# An attribute that was found keeps nothing open in the store: its log is as short as ever
+mount_start "cow=$work/rows"
+setfattr -n user.own -v own "$mnt/attributes"
+python3 -c 'import os, sys
+assert os.getxattr(sys.argv[1], "user.own") == b"own"
+for i in range(4000):
+	os.utime(sys.argv[1], (i, i))' "$mnt/attributes"
+size=$(stat -c %s "$work/rows/rows-wal")
+[ "$size" -le $((8 << 20)) ] || fail "the log of the rows has $size bytes"
+mount_stop
+
+# ---------------------------------------------------------------- set-gid of a foreign group
+
+cat >"$work/fallocate.py" <<'END2'
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.posix_fallocate(fd, 0, 100000)
+END2
+for folder in "$backing" "$mnt"; do
+	if [ "$folder" = "$mnt" ]; then mount_start cow,allow_other; fi
+	echo x >"$folder/gid"
+	chown 65534:12345 "$folder/gid"
+	chmod 2666 "$folder/gid"
+	setpriv --reuid=65534 --regid=65534 --clear-groups python3 "$work/fallocate.py" "$folder/gid"
+	stat -c %a "$folder/gid"
+done >"$work/modes"
+assert_equal "666 666" "$(xargs <"$work/modes")" "modes after fallocate, natively and in the view"
+mount_stop
+rm "$backing/gid"
+
+# ---------------------------------------------------------------- a store on a disk that dies
+
+make_disk dying -O ^has_journal
+loop=$(findmnt -n -o SOURCE "$work/dying")
+disk_cut() {
+	truncate -s "$1" "$work/dying.image"
+	losetup -c "$loop"
+}
+for policy in always manual; do
+	rm -rf "$work/dying/store"
+	mkdir "$work/dying/store"
+	mount_start "cow=$work/dying/store,flush=$policy"
+	noise 1 1 | head -c 256K >"$mnt/first"
+	sync -f "$mnt"
+	cut=$(filefrag -v -b4096 "$work/dying/store/heap" | awk '$1 == "0:" { sub(/\..*/, "", $4); print $4 * 4096 }')
+	disk_cut "$cut"
+	status=0
+	noise 1 2 | head -c 256K | dd of="$mnt/first" bs=64K iflag=fullblock conv=notrunc status=none 2>"$work/error" || status=$?
+	if [ $policy = always ]; then
+		[ "$status" -ne 0 ] || fail "flush=always: a write that did not reach the disk succeeded"
+		grep -q 'Input/output error' "$work/error" || fail "flush=always: $(cat "$work/error")"
+		# It is not on the disk, and it is what the file has: now, and when rows are read again
+		cmp <(noise 1 2 | head -c 64K) <(dd if="$mnt/first" bs=64K count=1 iflag=direct status=none) ||
+			fail "flush=always: a write that could not be synced is neither done nor undone"
+		noise 1 2 | head -c 256K | dd of="$mnt/first" bs=64K iflag=fullblock conv=notrunc status=none 2>/dev/null || true
+	else
+		assert_equal 0 "$status" "a write that nobody syncs"
+		! python3 -c 'import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDWR))' "$mnt/first" 2>"$work/error" ||
+			fail "fsync succeeded without the disk"
+		grep -q 'Input/output error' "$work/error" || fail "fsync: $(cat "$work/error")"
+	fi
+	grep -q 'what was changed may not be on the disk: Input/output error' "$log" || fail "the log: $(cat "$log")"
+	# What follows is right for as long as we live, whatever the disk has
+	for ((i = 3; i < 8; i++)); do
+		noise 1 $i | head -c 256K >"$mnt/file.$i" 2>/dev/null || true
+		noise 1 $i | dd of="$mnt/file.$i" bs=64K count=4 iflag=fullblock conv=notrunc status=none 2>/dev/null || true
+	done
+	if [ $policy = manual ]; then # with always, each first write of a file has failed
+		cmp <(noise 1 2 | head -c 256K) "$mnt/first" || fail "a file after a failed sync"
+		for ((i = 3; i < 8; i++)); do
+			cmp <(noise 1 $i | head -c 256K) "$mnt/file.$i" || fail "a file made after a failed sync"
+		done
+	fi
+	disk_cut 64M
+	! python3 -c 'import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDWR))' "$mnt/first" 2>"$work/error" ||
+		fail "an error of syncing was forgotten"
+	fusermount3 -u "$mnt"
+	daemon_wait
+	assert_equal 1 "$daemon_status" "exit status after a sync that failed"
+	# No two files have the same slot
+	sqlite3 "$work/dying/store/rows" 'select count(*) from chunk' >"$work/out" || fail "the rows: $(cat "$work/out")"
+	"${program[@]}" --check "$work/dying/store" >"$work/out" 2>&1 || true
+	! grep -q 'twice\|both' "$work/out" || fail "$(cat "$work/out")"
+done
