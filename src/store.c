@@ -137,7 +137,8 @@ struct store {
 	struct runs free;
 	struct runs given; /* free after the next sync */
 	uint64_t given_slots;
-	uint64_t synced;
+	uint64_t synced; /* how often, since it was made: each time a new number is written */
+	int frames;	 /* in the log of the rows */
 	/* What a rollback takes back: */
 	struct runs taken;  /* from free */
 	struct runs giving; /* given, when it is committed */
@@ -328,21 +329,17 @@ static int heap_reserve(struct store *store, uint64_t end)
 int store_slots_take(struct store *store, uint64_t *slot, uint64_t *count)
 {
 	struct run *last = store->free.count ? &store->free.run[store->free.count - 1] : NULL;
-	uint64_t left = store->limit > store->used ? store->limit - store->used : 0;
 	int error;
 
-	if (*count > left)
-		*count = left;
-	if (*count == 0)
-		return -ENOSPC;
 	if (last) {
 		/* From its end, so that its row keeps its key. */
 		if (*count > last->count)
 			*count = last->count;
 		*slot = last->slot + last->count - *count;
-		error = runs_add(&store->taken, *slot, *count, *count == last->count);
+		error = free_set(store, last->slot, last->count - *count);
+		/* What is noted as taken is taken: a rollback gives it back. */
 		if (!error)
-			error = free_set(store, last->slot, last->count - *count);
+			error = runs_add(&store->taken, *slot, *count, *count == last->count);
 		if (error)
 			return error;
 		last->count -= *count;
@@ -380,20 +377,53 @@ int store_begin(struct store *store)
 	return run(store, prepare(store, BEGIN));
 }
 
+/* Slots that are given back may be used again. (What there is no memory for is found by the next
+ * mount.) Room that lies together goes back to the file system. */
+static void runs_release(struct store *store, struct runs *runs)
+{
+	const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+
+	for (size_t i = 0; i < runs->count; i++) {
+		const struct run *given = &runs->run[i];
+
+		if (given->count >= 16)
+			(void)!mmapio_file_allocate(store->heap, punch, given->slot * STORE_BLOCK,
+						    given->count * STORE_BLOCK);
+		(void)runs_add(&store->free, given->slot, given->count, false);
+	}
+	runs->count = 0;
+}
+
+/* Whether a transaction takes more slots than there may be. Who takes no more than he gives back
+ * may always do so. */
+static bool is_over_limit(const struct store *store)
+{
+	uint64_t giving = 0;
+
+	for (size_t i = 0; i < store->giving.count && !store->in_memory; i++)
+		giving += store->giving.run[i].count;
+	return store->used > store->used_before &&
+	       store->used + store->given_slots + giving > store->limit;
+}
+
 int store_commit(struct store *store)
 {
-	int error = run(store, prepare(store, COMMIT));
+	int error = is_over_limit(store) ? -ENOSPC : run(store, prepare(store, COMMIT));
 
 	if (error) {
 		store_rollback(store);
 		return error;
 	}
-	/* (What there is no memory for is found by the next mount.) */
-	for (size_t i = 0; i < store->giving.count; i++)
-		(void)runs_add(store->in_memory ? &store->free : &store->given,
-			       store->giving.run[i].slot, store->giving.run[i].count, false);
-	for (size_t i = 0; i < store->giving.count && !store->in_memory; i++)
+	store->taken.count = 0;
+	if (store->in_memory) {
+		runs_release(store, &store->giving);
+		return 0;
+	}
+	for (size_t i = 0; i < store->giving.count; i++) {
+		(void)runs_add(&store->given, store->giving.run[i].slot, store->giving.run[i].count,
+			       false);
 		store->given_slots += store->giving.run[i].count;
+	}
 	store->giving.count = 0;
 	return 0;
 }
@@ -413,14 +443,26 @@ void store_rollback(struct store *store)
 	store->giving.count = 0;
 	store->used = store->used_before;
 	store->end = store->end_before;
+	/* What the heap has grown by for it. (If that cannot be had back now, it is used later.) */
+	if (store->reserved != store->reserved_before)
+		(void)!mmapio_file_resize(store->heap, store->reserved_before * STORE_BLOCK, 0);
 	store->reserved = store->reserved_before;
 }
+
+/* Of the log of the rows: when it is brought into the data base. */
+#define FRAMES_MANY 1500
 
 #define GIVEN_MANY ((uint64_t)64 * 1024 * 1024 / STORE_BLOCK)
 
 bool store_wants_sync(const struct store *store)
 {
-	return store->given_slots > GIVEN_MANY;
+	return store->given_slots > GIVEN_MANY || store->given_slots > store->limit / 4 ||
+	       store->frames > FRAMES_MANY;
+}
+
+bool store_has_given(const struct store *store)
+{
+	return store->given_slots > 0;
 }
 
 struct mmapio_file *store_heap(struct store *store)
@@ -430,7 +472,7 @@ struct mmapio_file *store_heap(struct store *store)
 
 void store_room(struct store *store, uint64_t *used, uint64_t *limit)
 {
-	*used = store->used * STORE_BLOCK;
+	*used = (store->used + store->given_slots) * STORE_BLOCK;
 	*limit = store->limit == UINT64_MAX ? UINT64_MAX : store->limit * STORE_BLOCK;
 }
 
@@ -852,6 +894,7 @@ static int heap_open(const char *path, bool *made)
 {
 	char magic[sizeof(heap_magic)];
 	int folder, heap = -1;
+	struct stat st;
 
 	folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (folder < 0) {
@@ -877,6 +920,9 @@ static int heap_open(const char *path, bool *made)
 		log_line(LOG_ERR, "-o cow=%s: is in use by another mount", path);
 		goto failed;
 	}
+	/* (It was killed in the making.) */
+	if (fstat(heap, &st) == 0 && st.st_size == 0)
+		*made = true;
 	if (*made) {
 		if (pwrite(heap, heap_magic, sizeof(heap_magic), 0) != sizeof(heap_magic)) {
 			log_line(LOG_ERR, "-o cow=%s: %s", path, strerror(errno));
@@ -897,14 +943,30 @@ out:
 	return heap;
 }
 
+static int frames_told(void *context, sqlite3 *rows, const char *name, int frames)
+{
+	struct store *store = context;
+
+	(void)rows;
+	(void)name;
+	store->frames = frames;
+	return SQLITE_OK;
+}
+
 /* Opens the rows, and makes the tables of a new store. 0, or negative errno; nothing is said. */
 static int rows_open(struct store *store, const struct store_options *options, bool made)
 {
 	char *path = NULL;
-	int result;
+	int result, fd;
 
 	if (options->folder && asprintf(&path, "%s/%s", options->folder, rows_name) < 0)
 		return -ENOMEM;
+	/* SQLite gives its log the mode that the rows have. They tell all names. */
+	if (path && made) {
+		fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+		if (fd >= 0)
+			close(fd);
+	}
 	result = sqlite3_open_v2(path ? path : ":memory:", &store->rows,
 				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
 					 (made ? SQLITE_OPEN_CREATE : 0),
@@ -916,6 +978,9 @@ static int rows_open(struct store *store, const struct store_options *options, b
 				      "PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY;"
 				      "PRAGMA cache_size = -16384;",
 				      NULL, NULL, NULL);
+	/* Checkpoints are made by store_sync(), which tells their errors: SQLite's own do not. */
+	if (result == SQLITE_OK && options->folder)
+		sqlite3_wal_hook(store->rows, frames_told, store);
 	/* In memory the rows may be as much as the blocks. */
 	if (result == SQLITE_OK && !options->folder && options->limit != UINT64_MAX) {
 		char text[64];
@@ -1052,16 +1117,29 @@ static int store_load(struct store *store, const struct store_options *options, 
 	if (found == 1)
 		found = meta_get(store, "end", &statement);
 	if (found == 1) {
-		store->end = store->reserved = (uint64_t)sqlite3_column_int64(statement, 0);
-		store->used = store->end - SLOT_FIRST;
+		int64_t end = sqlite3_column_int64(statement, 0);
+
 		sqlite3_reset(statement);
+		found = meta_get(store, "synced", &statement);
+		if (found == 1) {
+			store->synced = (uint64_t)sqlite3_column_int64(statement, 0);
+			sqlite3_reset(statement);
+		}
+		if (found >= 0) {
+			store->end = store->reserved = (uint64_t)end;
+			found = 1;
+		}
+	}
+	if (found == 1) {
+		store->used = store->end - SLOT_FIRST;
 		found = load_free(store);
 		if (found == 0 && store->end * STORE_BLOCK > mmapio_file_size(store->heap))
 			found = mmapio_file_resize(store->heap, store->end * STORE_BLOCK,
 						   MMAPIO_FOREVER);
-		return found;
+		/* Slots are free when the disk knows it. */
+		return found ? found : store_sync(store);
 	}
-	return -EIO;
+	return found < 0 ? found : -EIO;
 }
 
 static void store_free(struct store *store)
@@ -1122,6 +1200,19 @@ int store_open(struct store **out, const struct store_options *options)
 	return 0;
 }
 
+static int note_synced(struct store *store)
+{
+	int error = store_begin(store);
+
+	if (error)
+		return error;
+	error = meta_set_number(store, "synced", (int64_t)++store->synced);
+	if (!error)
+		return store_commit(store);
+	store_rollback(store);
+	return error;
+}
+
 int store_sync(struct store *store)
 {
 	int error;
@@ -1131,24 +1222,20 @@ int store_sync(struct store *store)
 	error = mmapio_sync(store->heap, false);
 	if (error)
 		return error;
-	/* A commit under FULL syncs the log, with all that was committed before. */
+	/* A commit under FULL syncs the log, with all that was committed before. (One that changes
+	 * nothing would not.) */
 	error = error_of(store,
 			 sqlite3_exec(store->rows, "PRAGMA synchronous = FULL", NULL, NULL, NULL));
 	if (!error)
-		error = store_begin(store);
-	if (!error)
-		error = meta_set_number(store, "synced", (int64_t)++store->synced);
-	if (!error)
-		error = store_commit(store);
-	else
-		store_rollback(store);
+		error = note_synced(store);
+	if (!error && store->frames > FRAMES_MANY)
+		error = error_of(store,
+				 sqlite3_wal_checkpoint_v2(store->rows, NULL,
+							   SQLITE_CHECKPOINT_PASSIVE, NULL, NULL));
 	(void)sqlite3_exec(store->rows, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
 	if (error)
 		return error;
-	for (size_t i = 0; i < store->given.count; i++)
-		(void)runs_add(&store->free, store->given.run[i].slot, store->given.run[i].count,
-			       false);
-	store->given.count = 0;
+	runs_release(store, &store->given);
 	store->given_slots = 0;
 	return 0;
 }
@@ -1169,6 +1256,9 @@ int store_close(struct store *store)
 		store_rollback(store);
 	if (!error)
 		error = store_sync(store);
+	/* Rows that reach the disk before their blocks would be wrong. */
+	if (error)
+		sqlite3_db_config(store->rows, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	store_free(store);
 	return error;
 }

@@ -117,6 +117,9 @@ int store_xattrs_each(struct store *store, int64_t object,
 #define STORE_BLOCK ((size_t)4096)
 #define STORE_CHUNK 64 /* blocks that share a row */
 
+/* How long a file may become by a change: as on ext4 (of blocks of 4 KiB). */
+#define STORE_FILE_MAX ((UINT64_C(1) << 44) - STORE_BLOCK)
+
 /* Where a block lies: base's, zero, or a slot of the heap from SLOT_FIRST on. */
 #define SLOT_BASE  0
 #define SLOT_ZERO  1
@@ -136,13 +139,16 @@ int store_chunks_each(struct store *store, int64_t object,
 		      int (*each)(void *context, uint64_t number, const struct store_chunk *chunk),
 		      void *context);
 
-/* Takes up to *count slots that lie side by side; *count gets how many. -ENOSPC: the limit. */
+/* Takes up to *count slots that lie side by side; *count gets how many. Whether they are within the
+ * limit is looked at by the commit: -ENOSPC. */
 int store_slots_take(struct store *store, uint64_t *slot, uint64_t *count);
 /* Gives slots back; they are used again when that is durable. */
 int store_slots_give(struct store *store, uint64_t slot, uint64_t count);
 
-/* Whether so much waits to be used again that a sync is worth its while. */
+/* Whether a sync is worth its while: so much waits to be used again, or so long is the log. */
 bool store_wants_sync(const struct store *store);
+/* Whether a sync makes some room. */
+bool store_has_given(const struct store *store);
 
 /*
  * The heap: slot s lies at s * STORE_BLOCK. May be read and written without the store's lock. A
@@ -150,7 +156,8 @@ bool store_wants_sync(const struct store *store);
  */
 struct mmapio_file *store_heap(struct store *store);
 
-/* Room: how much the heap holds, and the limit or UINT64_MAX. */
+/* Room: how much the heap holds, with what is free after the next sync; and the limit or
+ * UINT64_MAX. */
 void store_room(struct store *store, uint64_t *used, uint64_t *limit);
 /* A descriptor of the heap, for statvfs(3). */
 int store_descriptor(const struct store *store);

@@ -2,7 +2,7 @@
 /*
  * mmapfs --check: proves a store (store.h), which nobody uses meanwhile, by reading all of it: the
  * data base, what rows say of each other, which slot is whose, and each block's checksum. Changes
- * nothing.
+ * nothing of what it says.
  */
 #include "store.h"
 
@@ -23,6 +23,7 @@ struct check {
 	unsigned char *owners; /* of each slot: what has it */
 	uint64_t wrong;	       /* findings */
 	uint64_t leaked;
+	bool unknown; /* it could not be looked at */
 };
 
 enum { OWNER_NONE, OWNER_FREE, OWNER_BLOCK };
@@ -39,6 +40,25 @@ __attribute__((format(printf, 2, 3))) static void found(struct check *check, con
 	check->wrong++;
 }
 
+/* What SQLite has said, of the store or of what hinders us. */
+static void failed(struct check *check, int result)
+{
+	switch (result & 0xff) {
+	case SQLITE_CANTOPEN:
+	case SQLITE_READONLY:
+	case SQLITE_PERM:
+	case SQLITE_BUSY:
+	case SQLITE_NOMEM:
+		/* Which says nothing of the store. */
+		if (!check->unknown)
+			fprintf(stderr, "mmapfs: rows: %s\n", sqlite3_errmsg(check->rows));
+		check->unknown = true;
+		break;
+	default:
+		found(check, "rows: %s", sqlite3_errmsg(check->rows));
+	}
+}
+
 /* Calls for each row of a query. False: it could not be run, which has been said. */
 static bool query(struct check *check, const char *text,
 		  void (*row)(struct check *check, sqlite3_stmt *statement))
@@ -52,7 +72,7 @@ static bool query(struct check *check, const char *text,
 	}
 	sqlite3_finalize(statement);
 	if (result != SQLITE_DONE)
-		found(check, "rows: %s", sqlite3_errmsg(check->rows));
+		failed(check, result);
 	return result == SQLITE_DONE;
 }
 
@@ -219,7 +239,7 @@ int store_check(const char *folder)
 {
 	struct check check = {.heap = -1};
 	char *heap = NULL, *rows = NULL;
-	int status = 2;
+	int status = 2, result;
 
 	if (asprintf(&heap, "%s/heap", folder) < 0 || asprintf(&rows, "%s/rows", folder) < 0)
 		goto out;
@@ -233,10 +253,13 @@ int store_check(const char *folder)
 		fprintf(stderr, "mmapfs: %s: is in use; unmount its view first\n", folder);
 		goto out;
 	}
-	if (sqlite3_open_v2(rows, &check.rows, SQLITE_OPEN_READWRITE, NULL))
-		found(&check, "rows: %s", sqlite3_errmsg(check.rows));
+	result = sqlite3_open_v2(rows, &check.rows, SQLITE_OPEN_READWRITE, NULL);
+	if (result)
+		failed(&check, result);
 	else
 		check_rows(&check);
+	if (check.unknown)
+		goto out;
 	status = check.wrong ? 1 : 0;
 	printf("%s: %s", folder, check.wrong ? "damaged\n" : "whole");
 	if (!check.wrong)

@@ -72,6 +72,22 @@ void own_free(struct own *own)
 	free(own);
 }
 
+void own_adopt(struct own *own, const struct object *object)
+{
+	struct object *to = &own->object;
+
+	to->mode = object->mode;
+	to->uid = object->uid;
+	to->gid = object->gid;
+	to->links = object->links;
+	to->atime = object->atime;
+	to->mtime = object->mtime;
+	to->ctime = object->ctime;
+	to->parent = object->parent;
+	to->has_names = object->has_names;
+	to->has_xattrs = object->has_xattrs;
+}
+
 static int chunk_load(void *context, uint64_t number, const struct store_chunk *row)
 {
 	struct own *own = context;
@@ -235,7 +251,10 @@ int view_own_locked(struct view *view, struct node *node)
 		return error;
 	}
 	view->objects++;
-	return own_load_locked(view, node, &object);
+	error = own_load_locked(view, node, &object);
+	if (error)
+		node->is_attached = false; /* it is in the store, and to be looked for again */
+	return error;
 }
 
 int view_own(struct view *view, struct node *node)
@@ -263,11 +282,10 @@ void view_forgotten(struct view *view, struct node *node)
 		error = store_begin(view->store);
 		if (!error) {
 			error = store_object_remove(view->store, own->object.id);
-			if (!error)
-				error = store_commit(view->store);
-			else
-				store_rollback(view->store);
+			error = view_end(view, error);
 		}
+		if (!error)
+			(void)!view_changed(view, 0); /* it says what has failed */
 		/* Else it is an orphan, which the next mount removes. */
 		own->removed = true;
 		node->removed = true;
@@ -566,6 +584,11 @@ static int sync_locked(struct view *view)
 	return view->sync_error;
 }
 
+bool view_makes_room_locked(struct view *view)
+{
+	return store_has_given(view->store) && sync_locked(view) == 0;
+}
+
 int view_sync(struct view *view)
 {
 	int error;
@@ -593,7 +616,7 @@ int view_changed(struct view *view, uint64_t bytes)
 
 	view->bytes += bytes;
 	view->writes++;
-	if (policy->always || store_wants_sync(view->store) ||
+	if (policy->always || (store_wants_sync(view->store) && !view->sync_error) ||
 	    (policy->bytes && view->bytes >= policy->bytes) ||
 	    (policy->writes && view->writes >= policy->writes)) {
 		error = sync_locked(view);

@@ -26,7 +26,10 @@ struct chunk {
 };
 
 struct own {
-	/* view->lock; size and cut are changed with data as well. Its row is the same. */
+	/*
+	 * Its row is the same. What it was made of (base, id, target) is constant; what its data
+	 * are (size, cut, has_blocks) is changed with view->lock and data; all else: view->lock.
+	 */
 	struct object object;
 	bool removed; /* view->lock: its row is gone */
 	pthread_rwlock_t data;
@@ -110,6 +113,12 @@ int view_end(struct view *view, int error);
 /* Applies the flush policy: bytes have been written. 0, or negative errno where each change is to
  * be brought to the disk and was not. */
 int view_changed(struct view *view, uint64_t bytes);
+
+/* After a commit: its attributes are those of *object, of which nothing else may be new. */
+void own_adopt(struct own *own, const struct object *object);
+
+/* After -ENOSPC: whether it is worth trying once more. */
+bool view_makes_room_locked(struct view *view);
 
 int view_stat_locked(struct view *view, struct node *node, struct stat *st);
 int view_own_locked(struct view *view, struct node *node);

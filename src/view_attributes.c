@@ -82,7 +82,7 @@ static int set_locked(struct view *view, struct node *node, const struct stat *a
 	error = view_end(view, error);
 	if (error)
 		return error;
-	((struct own *)node->own)->object = object;
+	own_adopt(node->own, &object);
 	return view_changed(view, 0);
 }
 
@@ -141,15 +141,16 @@ void view_op_statfs(fuse_req_t req, fuse_ino_t ino)
 
 /* --- Extended attributes ---------------------------------------------------------------------- */
 
-/* Whether there are attributes of such names at all (xattr(7)). */
-static bool has_attributes(const char *name)
+/* Whether there are attributes of such names at all (xattr(7), xattr_resolve_name()). 0 or negative
+ * errno. */
+static int name_check(const char *name)
 {
 	static const char *const spaces[] = {"user.", "trusted.", "security."};
 
 	for (size_t i = 0; i < sizeof(spaces) / sizeof(spaces[0]); i++)
 		if (strncmp(name, spaces[i], strlen(spaces[i])) == 0)
-			return true;
-	return strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0;
+			return name[strlen(spaces[i])] ? 0 : -EINVAL;
+	return strcmp(name, ACL_ACCESS) == 0 || strcmp(name, ACL_DEFAULT) == 0 ? 0 : -EOPNOTSUPP;
 }
 
 /* Of BACKING's object. */
@@ -187,11 +188,11 @@ ssize_t view_xattr_locked(struct view *view, struct node *node, const char *name
 {
 	const struct own *own = node->own;
 	size_t length;
-	int result = 0;
+	int result = name_check(name);
 
 	*value = NULL;
-	if (!has_attributes(name))
-		return -EOPNOTSUPP;
+	if (result)
+		return result;
 	if (own && own->object.has_xattrs)
 		result = store_xattr_get(view->store, own->object.id, name, value, &length);
 	if (result < 0)
@@ -293,7 +294,7 @@ static int xattr_set_locked(fuse_req_t req, struct node *node, const char *name,
 	error = view_end(view, error);
 	if (error)
 		return error;
-	((struct own *)node->own)->object = object;
+	own_adopt(node->own, &object);
 	return view_changed(view, 0);
 }
 

@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -35,6 +36,18 @@ static uint64_t slot_of(const struct own *own, uint64_t block)
 	const struct chunk *chunk = chunk_find(own, block / STORE_CHUNK);
 
 	return chunk ? chunk->row.slots[block % STORE_CHUNK] : SLOT_BASE;
+}
+
+/* The next chunk with a row; UINT64_MAX: there is none. */
+static uint64_t chunk_after(const struct own *own, uint64_t number)
+{
+	const struct chunk *chunk, *next;
+	uint64_t found = UINT64_MAX;
+
+	HASH_ITER (hh, own->chunks, chunk, next)
+		if (chunk->number > number && chunk->number < found)
+			found = chunk->number;
+	return found;
 }
 
 /* Where what BACKING has ends. */
@@ -85,7 +98,14 @@ static struct piece piece_at(const struct own *own, uint64_t offset, uint64_t en
 		if (piece.kind == PIECE_HEAP && next != ++slot)
 			break;
 		if (!chunk) { /* nor have the other blocks of it */
-			block = (block / STORE_CHUNK + 1) * STORE_CHUNK - 1;
+			next = block / STORE_CHUNK + 1;
+			if ((end - at) / (STORE_CHUNK * STORE_BLOCK) > 64)
+				next = chunk_after(own, next - 1);
+			if (next > end / STORE_BLOCK / STORE_CHUNK) {
+				at = end;
+				break;
+			}
+			block = next * STORE_CHUNK - 1;
 			at = block * STORE_BLOCK;
 		}
 	}
@@ -457,7 +477,10 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 			before->row = chunk->row;
 			before->verified = chunk->verified;
 		}
-		own->object = *object;
+		own_adopt(own, object);
+		own->object.size = object->size;
+		own->object.cut = object->cut;
+		own->object.has_blocks = object->has_blocks;
 		error = view_changed(view, bytes);
 	}
 	after_free(after);
@@ -561,25 +584,34 @@ static int write_slots(struct view *view, struct node *node, struct chunks_after
 	return error ? error : giving_end(view, &giving);
 }
 
-/* own->data is held. */
-static int write_locked(struct view *view, struct node *node, uint64_t offset, const char *bytes,
-			size_t length)
+static int write_once(struct view *view, struct node *node, uint64_t offset, const char *bytes,
+		      size_t length)
 {
 	struct own *own = node->own;
 	struct chunks_after after = {NULL};
 	struct object object;
+	int error = own->removed ? -ESTALE : store_begin(view->store);
+
+	if (error)
+		return error;
+	error = write_slots(view, node, &after, offset, bytes, length);
+	object = own->object;
+	object.mtime = object.ctime = view_now();
+	if (offset + length > object.size)
+		object.size = offset + length;
+	return change_end(view, node, &after, &object, length, error);
+}
+
+/* own->data is held. */
+static int write_locked(struct view *view, struct node *node, uint64_t offset, const char *bytes,
+			size_t length)
+{
 	int error;
 
 	pthread_mutex_lock(&view->lock);
-	error = own->removed ? -ESTALE : store_begin(view->store);
-	if (!error) {
-		error = write_slots(view, node, &after, offset, bytes, length);
-		object = own->object;
-		object.mtime = object.ctime = view_now();
-		if (offset + length > object.size)
-			object.size = offset + length;
-		error = change_end(view, node, &after, &object, length, error);
-	}
+	error = write_once(view, node, offset, bytes, length);
+	if (error == -ENOSPC && view_makes_room_locked(view))
+		error = write_once(view, node, offset, bytes, length);
 	pthread_mutex_unlock(&view->lock);
 	return error;
 }
@@ -590,8 +622,10 @@ ssize_t view_write_bytes(struct view *view, struct node *node, uint64_t offset, 
 	struct own *own;
 	int error;
 
-	if (offset > INT64_MAX || length > INT64_MAX - offset)
+	if (length && offset >= STORE_FILE_MAX)
 		return -EFBIG;
+	if (length > STORE_FILE_MAX - offset)
+		length = STORE_FILE_MAX - offset;
 	error = view_own(view, node);
 	if (error || length == 0)
 		return error;
@@ -639,20 +673,14 @@ static int cut_within(struct view *view, struct node *node, struct chunks_after 
 	return write_slots(view, node, after, size, (const char *)zeros, STORE_BLOCK - within);
 }
 
-int view_set_size(struct view *view, struct node *node, uint64_t size)
+/* own->data is held. */
+static int set_size_locked(struct view *view, struct node *node, uint64_t size)
 {
 	struct chunks_after after = {NULL};
+	struct own *own = node->own;
 	struct object object;
-	struct own *own;
 	int error;
 
-	if (size > INT64_MAX)
-		return -EFBIG;
-	error = view_own(view, node);
-	if (error)
-		return error;
-	own = node->own;
-	pthread_rwlock_wrlock(&own->data);
 	pthread_mutex_lock(&view->lock);
 	error = own->removed ? -ESTALE : store_begin(view->store);
 	if (!error) {
@@ -670,6 +698,22 @@ int view_set_size(struct view *view, struct node *node, uint64_t size)
 		error = change_end(view, node, &after, &object, 0, error);
 	}
 	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+int view_set_size(struct view *view, struct node *node, uint64_t size)
+{
+	struct own *own;
+	int error;
+
+	if (size > STORE_FILE_MAX)
+		return -EFBIG;
+	error = view_own(view, node);
+	if (error)
+		return error;
+	own = node->own;
+	pthread_rwlock_wrlock(&own->data);
+	error = set_size_locked(view, node, size);
 	pthread_rwlock_unlock(&own->data);
 	return error;
 }
@@ -703,7 +747,7 @@ static int drop_privileges_locked(fuse_req_t req, struct node *node)
 	error = view_end(view, error);
 	if (error)
 		return error;
-	((struct own *)node->own)->object = object;
+	own_adopt(node->own, &object);
 	error = view_changed(view, 0);
 	return error ? error : 1;
 }
@@ -759,20 +803,32 @@ void view_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_fil
 	reply_error(req, view_sync(view_of(req)));
 }
 
-/* Makes whole blocks zero. own->data and view->lock are held; within a transaction. */
+/*
+ * Makes whole blocks zero. own->data and view->lock are held; within a transaction. What reaches
+ * the end of what BACKING has is cut off from it.
+ */
 static int zero_blocks(struct view *view, struct own *own, struct chunks_after *after,
-		       uint64_t first, uint64_t last)
+		       struct object *object, uint64_t first, uint64_t last)
 {
-	const uint64_t limit = base_end(own);
+	uint64_t limit = base_end(own);
 	struct giving giving = {0, 0};
 	int error = 0;
 
+	if (first * STORE_BLOCK < limit && last * STORE_BLOCK >= limit)
+		object->cut = limit = first * STORE_BLOCK;
 	for (uint64_t block = first; block < last && !error; block++) {
-		uint64_t slot = slot_of(own, block);
+		uint64_t slot = slot_of(own, block), next;
 		uint64_t wanted = block * STORE_BLOCK < limit ? SLOT_ZERO : SLOT_BASE;
 
-		if (slot == wanted)
+		if (slot == wanted) {
+			if (wanted == SLOT_BASE && !chunk_find(own, block / STORE_CHUNK)) {
+				next = chunk_after(own, block / STORE_CHUNK);
+				if (next > last / STORE_CHUNK)
+					break;
+				block = next * STORE_CHUNK - 1;
+			}
 			continue;
+		}
 		error = after_set(after, own, block, wanted, 0);
 		if (!error && slot >= SLOT_FIRST)
 			error = giving_add(view, &giving, slot);
@@ -780,12 +836,15 @@ static int zero_blocks(struct view *view, struct own *own, struct chunks_after *
 	return error ? error : giving_end(view, &giving);
 }
 
+/* Of one transaction. */
+#define PART_BLOCKS ((uint64_t)16 * 1024 * 1024 / STORE_BLOCK)
+
 /* A hole, within the file. own->data is held. */
 static int punch_locked(struct view *view, struct node *node, uint64_t offset, uint64_t end)
 {
 	struct own *own = node->own;
-	uint64_t first = (offset + STORE_BLOCK - 1) / STORE_BLOCK, last = end / STORE_BLOCK;
-	struct chunks_after after = {NULL};
+	uint64_t first = (offset + STORE_BLOCK - 1) / STORE_BLOCK, last = end / STORE_BLOCK, part;
+	struct chunks_after after;
 	struct object object;
 	int error = 0;
 
@@ -803,32 +862,65 @@ static int punch_locked(struct view *view, struct node *node, uint64_t offset, u
 	if (!error && last * STORE_BLOCK < end)
 		error = write_locked(view, node, last * STORE_BLOCK, (const char *)zeros,
 				     (size_t)(end - last * STORE_BLOCK));
-	if (error)
-		return error;
-	pthread_mutex_lock(&view->lock);
-	error = store_begin(view->store);
-	if (!error) {
-		error = zero_blocks(view, own, &after, first, last);
-		object = own->object;
-		object.mtime = object.ctime = view_now();
-		error = change_end(view, node, &after, &object, 0, error);
+	for (; first < last && !error; first = part) {
+		/* Of what BACKING has, each block has a mark. */
+		part = first * STORE_BLOCK < base_end(own) && last * STORE_BLOCK < base_end(own) &&
+				       last - first > PART_BLOCKS
+			       ? first + PART_BLOCKS
+			       : last;
+		pthread_mutex_lock(&view->lock);
+		error = own->removed ? -ESTALE : store_begin(view->store);
+		if (!error) {
+			after.chunks = NULL;
+			object = own->object;
+			object.mtime = object.ctime = view_now();
+			error = zero_blocks(view, own, &after, &object, first, part);
+			error = change_end(view, node, &after, &object, 0, error);
+		}
+		pthread_mutex_unlock(&view->lock);
 	}
-	pthread_mutex_unlock(&view->lock);
 	return error;
 }
 
-/* Room for what is a hole: zeros, in slots of their own. BACKING's blocks have theirs. */
-static int reserve_locked(struct view *view, struct node *node, uint64_t offset, uint64_t end)
+/* What of the range is a hole, in bytes. own->data is held. */
+static uint64_t holes_in(const struct own *own, uint64_t offset, uint64_t end)
+{
+	uint64_t sum = 0;
+
+	while (offset < end) {
+		const struct piece piece = piece_at(own, offset, end);
+
+		if (piece.kind == PIECE_ZERO)
+			sum += piece.length;
+		offset += piece.length;
+	}
+	return sum;
+}
+
+/* What the store has room for, in bytes; as far as that can be known. */
+static uint64_t room_locked(struct view *view)
+{
+	uint64_t used, limit;
+	struct statvfs st;
+
+	store_room(view->store, &used, &limit);
+	if (limit != UINT64_MAX)
+		return used < limit ? limit - used : 0;
+	return fstatvfs(store_descriptor(view->store), &st) ? UINT64_MAX
+							    : st.f_bavail * st.f_frsize;
+}
+
+/* Zeros for the holes of a range, in slots of their own. own->data and view->lock are held. */
+static int reserve_part(struct view *view, struct node *node, uint64_t first, uint64_t last)
 {
 	struct own *own = node->own;
 	struct chunks_after after = {NULL};
-	struct object object;
-	uint64_t first = offset / STORE_BLOCK, last = (end + STORE_BLOCK - 1) / STORE_BLOCK;
+	struct object object = own->object;
 	const uint32_t sum = store_sum(zeros);
-	int error;
+	int error = own->removed ? -ESTALE : store_begin(view->store);
 
-	pthread_mutex_lock(&view->lock);
-	error = store_begin(view->store);
+	if (error)
+		return error;
 	for (uint64_t block = first; block < last && !error; block++) {
 		uint64_t slot = slot_of(own, block), run = block + 1, count;
 
@@ -846,9 +938,28 @@ static int reserve_locked(struct view *view, struct node *node, uint64_t offset,
 					   (size_t)count * STORE_BLOCK);
 		block += count - 1;
 	}
-	object = own->object;
 	object.mtime = object.ctime = view_now();
-	error = change_end(view, node, &after, &object, 0, error);
+	return change_end(view, node, &after, &object, 0, error);
+}
+
+/* Room for what is a hole. BACKING's blocks have theirs. own->data is held. */
+static int reserve_locked(struct view *view, struct node *node, uint64_t offset, uint64_t end)
+{
+	uint64_t first = offset / STORE_BLOCK, last = (end + STORE_BLOCK - 1) / STORE_BLOCK, part;
+	const uint64_t wanted = holes_in(node->own, first * STORE_BLOCK, last * STORE_BLOCK);
+	int error = 0;
+
+	pthread_mutex_lock(&view->lock);
+	/* What cannot be had is not begun. */
+	if (wanted > room_locked(view) &&
+	    !(view_makes_room_locked(view) && wanted <= room_locked(view)))
+		error = -ENOSPC;
+	for (; first < last && !error; first = part) {
+		part = last - first > PART_BLOCKS ? first + PART_BLOCKS : last;
+		error = reserve_part(view, node, first, part);
+		pthread_mutex_unlock(&view->lock); /* others have their turn */
+		pthread_mutex_lock(&view->lock);
+	}
 	pthread_mutex_unlock(&view->lock);
 	return error;
 }
@@ -857,28 +968,27 @@ static int allocate(struct view *view, struct node *node, int mode, uint64_t off
 		    uint64_t length)
 {
 	const int known = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE;
+	const bool zero = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
 	uint64_t end = offset + length, zero_end;
 	struct own *own;
 	int error;
 
 	if (mode & ~known)
 		return -EOPNOTSUPP;
-	if (length > INT64_MAX || offset > INT64_MAX - length)
+	if (length > STORE_FILE_MAX || offset > STORE_FILE_MAX - length)
 		return -EFBIG;
 	error = view_own(view, node);
 	if (error)
 		return error;
 	own = node->own;
-	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > own->object.size)
-		error = view_set_size(view, node, end);
-	if (error)
-		return error;
 	pthread_rwlock_wrlock(&own->data);
-	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+	if (!zero)
+		error = reserve_locked(view, node, offset, end);
+	if (!error && !(mode & FALLOC_FL_KEEP_SIZE) && end > own->object.size)
+		error = set_size_locked(view, node, end);
+	if (!error && zero) {
 		zero_end = end < own->object.size ? end : own->object.size;
 		error = punch_locked(view, node, offset < zero_end ? offset : zero_end, zero_end);
-	} else {
-		error = reserve_locked(view, node, offset, end);
 	}
 	pthread_rwlock_unlock(&own->data);
 	return error;

@@ -116,12 +116,6 @@ static struct object folder_changed(const struct node *folder, int links)
 	return object;
 }
 
-/* After the commit: *object, of which the strings are own's, is what own has. */
-static void adopt(struct node *node, const struct object *object)
-{
-	((struct own *)node->own)->object = *object;
-}
-
 /* Takes a name away, within a transaction. */
 static int name_drop(struct view *view, struct node *folder, const char *name)
 {
@@ -233,7 +227,7 @@ static int made_write_locked(struct view *view, struct node *parent, const char 
 	error = view_end(view, error);
 	if (error)
 		return error;
-	adopt(parent, &folder);
+	own_adopt(parent->own, &folder);
 	return view_changed(view, 0);
 }
 
@@ -401,8 +395,8 @@ void view_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_ino, const c
 		error = view_end(view, error);
 	}
 	if (!error) {
-		adopt(node, &object);
-		adopt(parent, &folder);
+		own_adopt(node->own, &object);
+		own_adopt(parent->own, &folder);
 		error = view_changed(view, 0);
 	}
 	if (!error)
@@ -465,8 +459,8 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent_ino, const char *name,
 			error = view_object_write(view, &folder);
 		error = view_end(view, error);
 		if (!error) {
-			adopt(victim, &object);
-			adopt(parent, &folder);
+			own_adopt(victim->own, &object);
+			own_adopt(parent->own, &folder);
 			error = view_changed(view, 0);
 		}
 	}
@@ -558,12 +552,12 @@ static int rename_locked(struct view *view, struct renaming *r)
 	error = view_end(view, error);
 	if (error)
 		return error;
-	adopt(r->moved, &moved);
+	own_adopt(r->moved->own, &moved);
 	if (r->victim)
-		adopt(r->victim, &victim);
+		own_adopt(r->victim->own, &victim);
 	if (!same)
-		adopt(r->from, &from);
-	adopt(r->to, &to);
+		own_adopt(r->from->own, &from);
+	own_adopt(r->to->own, &to);
 	return view_changed(view, 0);
 }
 

@@ -1,7 +1,8 @@
 #!/bin/bash
 # A mount that is a view (-o cow): it does what a folder does, BACKING stays what it is, and the view is
 # what it was after unmounts and SIGKILL.
-# VIEW_STEPS says how many random operations each run makes (2000), VIEW_SEEDS which.
+# VIEW_STEPS says how many random operations each run makes (2000), VIEW_SEEDS which, VIEW_SECONDS how
+# long threads do at once what they know (4).
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 400 root user
 need getfattr setfattr sqlite3 git rsync
@@ -52,6 +53,15 @@ mount_start "cow=$work/store"
 (cd "$mnt" && find . -printf '%p %i %n\n' | sort) >"$work/numbers.after"
 assert_same "$work/numbers" "$work/numbers.after" "numbers of inodes"
 mount_stop
+
+# Threads at once, each of which knows what it has to see
+mkdir "$work/threads"
+mount_start "cow=$work/threads,flush=10ms"
+mkdir "$mnt/mixed"
+"$TOOLS/tool_mixed" "$mnt/mixed" "$mnt/mixed" "${VIEW_SECONDS:-4}" || fail "tool_mixed: exit status $?"
+mount_stop
+"${program[@]}" --check "$work/threads" >"$work/out" || fail "the store after threads at once: $(cat "$work/out")"
+rm -r "$work/threads"
 
 # ---------------------------------------------------------------- a view that is gone
 

@@ -12,7 +12,7 @@ if [ -z "${VIEW_NAMESPACE-}" ]; then
 	VIEW_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"
 fi
 detach_copies
-need mkfs.ext4 debugfs filefrag losetup sqlite3 getfattr python3
+need mkfs.ext4 debugfs filefrag losetup sqlite3 getfattr python3 strace fallocate
 
 # make_disk NAME OPTION...: an ext4 of its own at $work/NAME
 make_disk() {
@@ -22,6 +22,14 @@ make_disk() {
 	mkfs.ext4 -q -F -m 0 -b 4096 "$@" "$work/$name.image"
 	mkdir -p "$work/$name"
 	mount -o loop,errors=continue "$work/$name.image" "$work/$name"
+}
+
+mount_kill() {
+	{
+		kill -KILL "$daemon"
+		daemon_wait
+	} 2>/dev/null
+	fusermount3 -u -z "$mnt"
 }
 
 tree() {
@@ -210,7 +218,7 @@ for policy in always manual; do
 	mkdir "$work/dying/store"
 	mount_start "cow=$work/dying/store,flush=$policy"
 	noise 1 1 | head -c 256K >"$mnt/first"
-	sync -f "$mnt"
+	python3 -c 'import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDWR))' "$mnt/first"
 	cut=$(filefrag -v -b4096 "$work/dying/store/heap" | awk '$1 == "0:" { sub(/\..*/, "", $4); print $4 * 4096 }')
 	disk_cut "$cut"
 	status=0
@@ -251,3 +259,116 @@ for policy in always manual; do
 	"${program[@]}" --check "$work/dying/store" >"$work/out" 2>&1 || true
 	! grep -q 'twice\|both' "$work/out" || fail "$(cat "$work/out")"
 done
+
+# ---------------------------------------------------------------- what is told durable is
+
+backing=$work/backing
+noise 1 1 >"$backing/data"
+rows() {
+	sqlite3 "$1/rows" "$2"
+}
+mkdir "$work/kept"
+mount_start "cow=$work/kept,flush=manual"
+echo one >"$mnt/one"
+assert_equal "600 600 600" "$(stat -c %a "$work/kept"/{heap,rows,rows-wal} | xargs)" "modes of what tells all names"
+mount_stop
+# Each sync writes another number: else SQLite would have nothing to write
+before=$(rows "$work/kept" "select value from meta where key = 'synced'")
+mount_start "cow=$work/kept,flush=manual"
+echo two >"$mnt/two"
+python3 -c 'import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDWR))' "$mnt/two"
+mount_kill
+after=$(rows "$work/kept" "select value from meta where key = 'synced'")
+[ "$after" -gt "$before" ] || fail "a sync that writes what is there: $before, $after"
+# What the rows say is free is so on the disk before it is used again, also after SIGKILL
+mount_start "cow=$work/kept,flush=manual"
+mount_kill
+before=$after
+after=$(rows "$work/kept" "select value from meta where key = 'synced'")
+[ "$after" -gt "$before" ] || fail "a store is used as it was left, unsynced"
+
+# The log of the rows is brought into the data base now and then: if that fails, fsync says so
+mkdir "$work/failing"
+program_alone=("${program[@]}")
+program=(strace -f -o "$work/trace" -P "$work/failing/rows-wal" -e trace=fdatasync,fsync
+	-e inject=fdatasync,fsync:error=EIO:when=4 "${program[@]}")
+mount_start "cow=$work/failing,flush=manual"
+python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+for i in range(8000):
+	os.utime(sys.argv[1], (i, i))
+try:
+	os.fsync(fd)
+	sys.exit("fsync succeeded")
+except OSError as error:
+	assert error.errno == 5, error' "$mnt/file" || fail "a checkpoint that failed: $(cat "$work/trace")"
+grep -q INJECTED "$work/trace" || fail "no sync of the log: $(cat "$work/trace")"
+fusermount3 -u "$mnt"
+daemon_wait
+assert_equal 1 "$daemon_status" "exit status after a checkpoint that failed"
+program=("${program_alone[@]}")
+
+# Killed in the making
+mkdir "$work/begun"
+: >"$work/begun/heap"
+mount_start "cow=$work/begun"
+mount_stop
+
+# ---------------------------------------------------------------- room
+
+# held FOLDER: MiB that its heap takes on the disk
+held() {
+	echo $(($(stat -c '%b * %B' "$1/heap") >> 20))
+}
+mkdir "$work/room"
+mount_start "cow=$work/room,cow_limit=2M,flush=manual"
+noise 1 3 | head -c 512K >"$mnt/small"
+for ((i = 0; i < 60; i++)); do
+	noise 1 $i | head -c 512K | dd of="$mnt/small" conv=notrunc bs=64K iflag=fullblock status=none || fail "no room for what takes the place of other bytes"
+done
+[ "$(held "$work/room")" -le 4 ] || fail "cow_limit=2M, and $(held "$work/room") MiB are taken"
+! dd if=/dev/zero of="$mnt/full" bs=64K status=none 2>"$work/error" || fail "no limit"
+size=$(stat -c %s "$mnt/full")
+truncate -s $((size - 1000)) "$mnt/full" || fail "a full view cannot be shortened"
+printf x | dd of="$mnt/small" bs=1 seek=5000 conv=notrunc status=none || fail "a full view cannot be changed in place"
+! fallocate -l 1T "$mnt/reserved" 2>"$work/error" || fail "room for 1 TiB"
+grep -q 'No space' "$work/error" || fail "$(cat "$work/error")"
+rm "$mnt/full" && noise 1 4 >"$mnt/full" || fail "room was not given back"
+mount_stop
+mkdir "$work/back"
+mount_start "cow=$work/back,flush=10ms"
+noise 48 1 >"$mnt/large"
+rm "$mnt/large"
+wait_until 10 eval '[ "$(held "$work/back")" -le 2 ]' || fail "$(held "$work/back") MiB are still taken by what was removed"
+# What is sparse costs nothing
+truncate -s 15T "$mnt/sparse"
+timeout 20 fallocate -n -p -o 4096 -l 14T "$mnt/sparse" || fail "a hole in a large sparse file"
+timeout 20 python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.pwrite(fd, b"x", 14 << 40)
+assert os.lseek(fd, 5000, os.SEEK_DATA) == 14 << 40
+assert os.lseek(fd, 0, os.SEEK_HOLE) == 0
+assert os.pread(fd, 10, (14 << 40) - 5) == bytes(5) + b"x" + bytes(4)
+os.ftruncate(fd, 8 << 40)
+os.ftruncate(fd, 15 << 40)
+assert os.pread(fd, 1, 14 << 40) == bytes(1)' "$mnt/sparse" || fail "a large sparse file"
+mount_stop
+
+# ---------------------------------------------------------------- --check where it cannot look
+
+mkdir "$work/readonly"
+mount --bind "$work/back" "$work/readonly"
+mount -o remount,bind,ro "$work/readonly"
+status=0
+"${program[@]}" --check "$work/readonly" >"$work/out" 2>&1 || status=$?
+[ "$status" -ne 1 ] || fail "a store that cannot be opened is told damaged: $(cat "$work/out")"
+umount "$work/readonly"
+
+# ---------------------------------------------------------------- odd calls
+
+mount_start cow
+mkdir "$mnt/odd"
+timeout 120 "$TOOLS/tool_odd" "$mnt/odd" >"$work/odd" || fail "odd calls: exit status $?"
+[ "$(grep -c . "$work/odd")" -gt 1000 ] || fail "few odd calls were tried"
+rm -r "$mnt/odd" || fail "rm -r"
+mount_stop
