@@ -1003,6 +1003,17 @@ static bool has_tables(struct store *store)
 	return found;
 }
 
+/* That the files are there is to be on the disk before anything in them is told to be. */
+static int folder_sync(const char *path)
+{
+	int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int error = folder < 0 || fsync(folder) ? -errno : 0;
+
+	if (folder >= 0)
+		close(folder);
+	return error;
+}
+
 static int store_make(struct store *store, const struct store_options *options)
 {
 	int error = store_begin(store);
@@ -1024,6 +1035,10 @@ static int store_make(struct store *store, const struct store_options *options)
 	if (!error)
 		error = store_commit(store);
 	store->end = store->reserved = SLOT_FIRST;
+	if (!error && options->folder)
+		error = store_sync(store);
+	if (!error && options->folder)
+		error = folder_sync(options->folder);
 	return error;
 }
 

@@ -3,6 +3,26 @@
 # what it was after unmounts and SIGKILL.
 # VIEW_STEPS says how many random operations each run makes (2000), VIEW_SEEDS which, VIEW_SECONDS how
 # long threads do at once what they know (4).
+
+# Two trees that are alike, of files of several owners, some of which others may write
+prepare() {
+	local number=0 folder file
+	[ "$(id -u)" -eq 0 ] || return 0
+	mkdir -p "$1/owned/one" "$1/owned/other"
+	"$TOOLS/tool_twin" run "$1/owned/one" "$1/owned/other" 3 2500
+	while read -r file; do
+		for folder in "$1/owned/one" "$1/owned/other"; do
+			case $((number % 4)) in
+			0) chown -h 12345:65534 "$folder/$file" ;;
+			1) chown -h 65534:12345 "$folder/$file" ;;
+			esac
+			[ -L "$folder/$file" ] || [ $((number % 3)) -eq 0 ] || chmod a+rwX "$folder/$file"
+		done
+		number=$((number + 1))
+	done < <(cd "$1/owned/one" && find . | sort)
+	chmod 777 "$1/owned/one" "$1/owned/other"
+}
+
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 400 root user
 need getfattr setfattr sqlite3 git rsync
@@ -62,6 +82,22 @@ mkdir "$mnt/mixed"
 mount_stop
 "${program[@]}" --check "$work/threads" >"$work/out" || fail "the store after threads at once: $(cat "$work/out")"
 rm -r "$work/threads"
+
+# Files of other owners, which the daemon of an ordinary user may not do all with
+if [ "$who" = user ] && [ -d "$TOOLS/owned/one" ]; then
+	mine=$backing
+	backing=$TOOLS/owned/one
+	(cd "$backing" && find . -printf '%p %y %m %U %G %s %n %T@ %C@ %i %l\n' | sort) >"$work/before.owned"
+	mkdir "$work/owned"
+	for seed in 1 2; do
+		mount_start "cow=$work/owned"
+		"$TOOLS/tool_twin" run "$mnt" "$TOOLS/owned/other" "$seed" "$steps"
+		mount_stop
+	done
+	(cd "$backing" && find . -printf '%p %y %m %U %G %s %n %T@ %C@ %i %l\n' | sort) >"$work/after.owned"
+	assert_same "$work/before.owned" "$work/after.owned" "BACKING"
+	backing=$mine
+fi
 
 # ---------------------------------------------------------------- a view that is gone
 

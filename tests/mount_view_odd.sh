@@ -372,3 +372,47 @@ timeout 120 "$TOOLS/tool_odd" "$mnt/odd" >"$work/odd" || fail "odd calls: exit s
 [ "$(grep -c . "$work/odd")" -gt 1000 ] || fail "few odd calls were tried"
 rm -r "$mnt/odd" || fail "rm -r"
 mount_stop
+
+# ---------------------------------------------------------------- BACKING that cannot be changed; a full disk; a newer format
+
+mount --bind "$work/disk" "$work/readonly"
+mount -o remount,bind,ro "$work/readonly"
+backing=$work/readonly
+mkdir "$work/fixed"
+mount_start "cow=$work/fixed"
+echo new >>"$mnt/one/file"
+mv "$mnt/one" "$mnt/uno"
+chmod 700 "$mnt/uno"
+mount_stop
+mount_start "cow=$work/fixed"
+assert_equal new "$(tail -n 1 "$mnt/uno/file")" "a view of what is read-only"
+rm -r "$mnt"/* || fail "rm -r in a view of what is read-only"
+mount_stop
+umount "$work/readonly"
+backing=$work/backing
+
+rm -rf "$work/dying/store"
+mkdir "$work/dying/store"
+mount_start "cow=$work/dying/store,flush=10ms"
+noise 1 9 >"$mnt/before"
+! dd if=/dev/zero of="$mnt/full" bs=64K status=none 2>"$work/error" || fail "a full disk is never full"
+grep -q 'No space left' "$work/error" || fail "$(cat "$work/error")"
+cmp <(noise 1 9) "$mnt/before" || fail "a file beside one that found no room"
+size=$(stat -c %s "$mnt/full")
+cmp <(head -c "$size" /dev/zero) "$mnt/full" || fail "what was acknowledged on a disk that became full"
+rm "$mnt/full"
+come_back() {
+	noise 1 8 2>/dev/null >"$mnt/after"
+} 2>/dev/null
+wait_until 20 come_back || fail "no room after what filled the disk was removed: $(df "$work/dying")"
+mount_stop
+mount_start "cow=$work/dying/store"
+cmp <(noise 1 9) "$mnt/before" || fail "after the disk was full"
+cmp <(noise 1 8) "$mnt/after" || fail "what was written after the disk was full"
+mount_stop
+"${program[@]}" --check "$work/dying/store" >"$work/out" || fail "the store after its disk was full: $(cat "$work/out")"
+
+rows "$work/fixed" "update meta set value = 99 where key = 'format'"
+! timeout 10 "${program[@]}" -o "cow=$work/fixed" "$work/disk" "$mnt" 2>"$work/error" || fail "a store of a newer format"
+grep -q 'newer version' "$work/error" || fail "$(cat "$work/error")"
+assert_equal 99 "$(rows "$work/fixed" "select value from meta where key = 'format'")" "a store that was refused"
