@@ -56,6 +56,7 @@ static const struct fuse_opt option_table[] = {
 	{"subtype=%s", offsetof(struct options, subtype), 0},
 	{"prewarm_match=%s", offsetof(struct options, prewarm_match), 0},
 	FLAG("cow", cow),
+	FLAG("cow_check", cow_check),
 	{"cow=%s", offsetof(struct options, cow_folder), 0},
 	FUSE_OPT_KEY("cow_limit=", KEY_COW_LIMIT),
 	FUSE_OPT_KEY("entry_timeout=", KEY_ENTRY_TIMEOUT),
@@ -273,6 +274,10 @@ int options_parse(struct options *options, int argc, char **argv)
 	if (options->help || options->version || options->check)
 		return 0;
 	options->cow = options->cow || options->cow_folder;
+	if (options->cow_check && !options->cow_folder) {
+		fprintf(stderr, "mmapfs: -o cow_check: needs -o cow=DIR\n");
+		return -1;
+	}
 	if (!options->backing || !options->mountpoint) {
 		fprintf(stderr,
 			"mmapfs: %s is missing; usage: mmapfs [-o OPTIONS] BACKING MOUNTPOINT\n",
@@ -319,6 +324,7 @@ void options_help(void)
 	       "    -o prewarm_limit=SIZE  of each file (open), or of all (mount), at most SIZE\n"
 	       "    -o cow[=DIR]           the mount is a private copy-on-write view: nothing\n"
 	       "                           reaches BACKING. Kept in the folder DIR, or in memory\n"
+	       "    -o cow_check           prove it first, and refuse one that is damaged\n"
 	       "    -o cow_limit=SIZE      how much changed data it may take (half of the memory\n"
 	       "                           that is free; with DIR no limit)\n"
 	       "    -o io=MODE             auto (default: stateless by root), stateless,\n"

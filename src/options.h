@@ -47,6 +47,7 @@ struct options {
 	uint64_t prewarm_limit; /* bytes; UINT64_MAX: none */
 	bool cow;		/* the mount is a view, */
 	char *cow_folder;	/* kept here; NULL: in memory */
+	bool cow_check;		/* it is proved before it is mounted */
 	uint64_t cow_limit;	/* bytes; 0: the standard one */
 	double entry_timeout;
 	double attr_timeout;

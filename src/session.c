@@ -365,6 +365,7 @@ static int start_view(struct fs *fs, const struct options *options, const char *
 					    : half_of_free(),
 		.backing_path = source,
 		.policy = options->flush,
+		.check = options->cow_check,
 	};
 
 	if (!options->cow)

@@ -10,6 +10,7 @@
 #include "store.h"
 
 #include "log.h"
+#include "store_rows.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,21 +26,21 @@
 #define FORMAT 1
 
 static const char schema[] =
-	"CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+	"CREATE TABLE meta (key TEXT PRIMARY KEY, value, sum INTEGER) WITHOUT ROWID;"
 	"CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, base BLOB UNIQUE, base_path BLOB,"
 	" base_size INTEGER, base_mtime INTEGER, base_mtime_ns INTEGER, base_ctime INTEGER,"
 	" base_ctime_ns INTEGER, ino INTEGER, mode INTEGER, uid INTEGER, gid INTEGER,"
 	" device INTEGER, links INTEGER, size INTEGER, blocks INTEGER, atime INTEGER,"
 	" atime_ns INTEGER, mtime INTEGER, mtime_ns INTEGER, ctime INTEGER, ctime_ns INTEGER,"
-	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER);"
+	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER, sum INTEGER);"
 	"CREATE INDEX orphan ON object (links) WHERE links = 0;"
-	"CREATE TABLE name (folder INTEGER, name BLOB, object INTEGER, PRIMARY KEY (folder, name))"
-	" WITHOUT ROWID;"
-	"CREATE TABLE xattr (object INTEGER, name BLOB, value BLOB, PRIMARY KEY (object, name))"
-	" WITHOUT ROWID;"
-	"CREATE TABLE chunk (object INTEGER, chunk INTEGER, slots BLOB, PRIMARY KEY (object, chunk))"
-	" WITHOUT ROWID;"
-	"CREATE TABLE free (slot INTEGER PRIMARY KEY, count INTEGER);";
+	"CREATE TABLE name (folder INTEGER, name BLOB, object INTEGER, sum INTEGER,"
+	" PRIMARY KEY (folder, name)) WITHOUT ROWID;"
+	"CREATE TABLE xattr (object INTEGER, name BLOB, value BLOB, sum INTEGER,"
+	" PRIMARY KEY (object, name)) WITHOUT ROWID;"
+	"CREATE TABLE chunk (object INTEGER, chunk INTEGER, slots BLOB, sum INTEGER,"
+	" PRIMARY KEY (object, chunk)) WITHOUT ROWID;"
+	"CREATE TABLE free (slot INTEGER PRIMARY KEY, count INTEGER, sum INTEGER);";
 
 enum statement {
 	BEGIN,
@@ -73,44 +74,54 @@ enum statement {
 	STATEMENTS,
 };
 
-#define OBJECT_COLUMNS                                                                             \
-	"id, base, base_path, base_size, base_mtime, base_mtime_ns, base_ctime, base_ctime_ns,"    \
-	" ino, mode, uid, gid, device, links, size, blocks, atime, atime_ns, mtime, mtime_ns,"     \
-	" ctime, ctime_ns, cut, target, parent, has"
+#define OBJECT_VALUES                                                                              \
+	"?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,"   \
+	" ?21, ?22, ?23, ?24, ?25, ?26"
+
+/* The last column of whatever is read. */
+#define WHOLE(COLUMNS) "sum = row_sum(" COLUMNS ")"
 
 static const char *const texts[STATEMENTS] = {
 	[BEGIN] = "BEGIN IMMEDIATE",
 	[COMMIT] = "COMMIT",
 	[ROLLBACK] = "ROLLBACK",
-	[META_GET] = "SELECT value FROM meta WHERE key = ?",
-	[META_SET] = "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-	[OBJECT_ADD] = "INSERT INTO object (" OBJECT_COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?,"
-		       " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[META_GET] = "SELECT value, " WHOLE(META_COLUMNS) " FROM meta WHERE key = ?",
+	[META_SET] = "INSERT OR REPLACE INTO meta VALUES (?1, ?2, row_sum(?1, ?2))",
+	[OBJECT_ADD] = "INSERT INTO object (id, " OBJECT_COLUMNS ", sum) VALUES (?1, " OBJECT_VALUES
+		       ", row_sum(" OBJECT_VALUES "))",
 	[OBJECT_SET] = "UPDATE object SET ino = ?9, mode = ?10, uid = ?11, gid = ?12, device = ?13,"
 		       " links = ?14, size = ?15, blocks = ?16, atime = ?17, atime_ns = ?18,"
 		       " mtime = ?19, mtime_ns = ?20, ctime = ?21, ctime_ns = ?22, cut = ?23,"
-		       " parent = ?25, has = ?26 WHERE id = ?1",
+		       " parent = ?25, has = ?26, sum = row_sum(" OBJECT_BASE ", ?9, ?10, ?11, ?12,"
+		       " ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, target, ?25, ?26)"
+		       " WHERE id = ?1",
 	[OBJECT_REMOVE] = "DELETE FROM object WHERE id = ?",
 	[OBJECT_REMOVE_NAMES] = "DELETE FROM name WHERE folder = ?",
 	[OBJECT_REMOVE_XATTRS] = "DELETE FROM xattr WHERE object = ?",
 	[OBJECT_REMOVE_CHUNKS] = "DELETE FROM chunk WHERE object = ?",
-	[OBJECT_GET] = "SELECT " OBJECT_COLUMNS " FROM object WHERE id = ?",
-	[OBJECT_FIND] = "SELECT " OBJECT_COLUMNS " FROM object WHERE base = ?",
-	[OBJECT_ORPHAN] = "SELECT id FROM object WHERE links = 0 LIMIT 1",
-	[NAME_GET] = "SELECT object FROM name WHERE folder = ? AND name = ?",
-	[NAME_SET] = "INSERT OR REPLACE INTO name VALUES (?, ?, ?)",
+	[OBJECT_GET] =
+		"SELECT id, " OBJECT_COLUMNS ", " WHOLE(OBJECT_COLUMNS) " FROM object WHERE id = ?",
+	[OBJECT_FIND] = "SELECT id, " OBJECT_COLUMNS
+			", " WHOLE(OBJECT_COLUMNS) " FROM object WHERE base = ?",
+	[OBJECT_ORPHAN] =
+		"SELECT id, " WHOLE(OBJECT_COLUMNS) " FROM object WHERE links = 0 LIMIT 1",
+	[NAME_GET] =
+		"SELECT object, " WHOLE(NAME_COLUMNS) " FROM name WHERE folder = ? AND name = ?",
+	[NAME_SET] = "INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))",
 	[NAME_REMOVE] = "DELETE FROM name WHERE folder = ? AND name = ?",
-	[NAMES_EACH] = "SELECT name, object FROM name WHERE folder = ?",
-	[XATTR_GET] = "SELECT value FROM xattr WHERE object = ? AND name = ?",
-	[XATTR_SET] = "INSERT OR REPLACE INTO xattr VALUES (?, ?, ?)",
+	[NAMES_EACH] = "SELECT name, object, " WHOLE(NAME_COLUMNS) " FROM name WHERE folder = ?",
+	[XATTR_GET] =
+		"SELECT value, " WHOLE(XATTR_COLUMNS) " FROM xattr WHERE object = ? AND name = ?",
+	[XATTR_SET] = "INSERT OR REPLACE INTO xattr VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))",
 	[XATTR_REMOVE] = "DELETE FROM xattr WHERE object = ? AND name = ?",
-	[XATTRS_EACH] = "SELECT name, value IS NULL FROM xattr WHERE object = ?",
-	[CHUNK_SET] = "INSERT OR REPLACE INTO chunk VALUES (?, ?, ?)",
+	[XATTRS_EACH] =
+		"SELECT name, value IS NULL, " WHOLE(XATTR_COLUMNS) " FROM xattr WHERE object = ?",
+	[CHUNK_SET] = "INSERT OR REPLACE INTO chunk VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))",
 	[CHUNK_REMOVE] = "DELETE FROM chunk WHERE object = ? AND chunk = ?",
-	[CHUNKS_EACH] = "SELECT chunk, slots FROM chunk WHERE object = ?",
-	[FREE_ADD] = "INSERT OR REPLACE INTO free VALUES (?, ?)",
+	[CHUNKS_EACH] = "SELECT chunk, slots, " WHOLE(CHUNK_COLUMNS) " FROM chunk WHERE object = ?",
+	[FREE_ADD] = "INSERT OR REPLACE INTO free VALUES (?1, ?2, row_sum(?1, ?2))",
 	[FREE_REMOVE] = "DELETE FROM free WHERE slot = ?",
-	[FREE_EACH] = "SELECT slot, count FROM free",
+	[FREE_EACH] = "SELECT slot, count, " WHOLE(FREE_COLUMNS) " FROM free",
 };
 
 /* Slots side by side. Of free ones, each is a row: so they are not joined. */
@@ -150,6 +161,36 @@ void object_free(struct object *object)
 	free(object->base_path);
 	free(object->target);
 	object->base_path = object->target = NULL;
+}
+
+/* A checksum of the values of a row, and of what kinds they are. */
+static void row_sum(sqlite3_context *context, int count, sqlite3_value **values)
+{
+	uLong sum = crc32(0, NULL, 0);
+
+	for (int i = 0; i < count; i++) {
+		unsigned char kind = (unsigned char)sqlite3_value_type(values[i]);
+		int64_t number = kind == SQLITE_INTEGER ? sqlite3_value_int64(values[i]) : 0;
+		const void *bytes = &number;
+		int length = sizeof(number);
+
+		if (kind == SQLITE_BLOB || kind == SQLITE_TEXT) {
+			bytes = sqlite3_value_blob(values[i]);
+			length = sqlite3_value_bytes(values[i]);
+			number = length;
+		}
+		sum = crc32(sum, &kind, 1);
+		sum = crc32(sum, (const Bytef *)&number, sizeof(number));
+		if (length && bytes != &number)
+			sum = crc32(sum, bytes, (uInt)length);
+	}
+	sqlite3_result_int64(context, (int64_t)sum);
+}
+
+int rows_init(sqlite3 *rows)
+{
+	return sqlite3_create_function(rows, "row_sum", -1, SQLITE_UTF8 | SQLITE_DETERMINISTIC,
+				       NULL, row_sum, NULL, NULL);
 }
 
 /* --- SQLite ----------------------------------------------------------------------------------- */
@@ -208,19 +249,32 @@ static int run(struct store *store, sqlite3_stmt *statement)
 	return error;
 }
 
-/* The first row: 1; 0: none. The statement is to be reset. */
+/* The next row: 1; 0: none. */
+static int next(struct store *store, sqlite3_stmt *statement)
+{
+	int result = sqlite3_step(statement);
+
+	if (result != SQLITE_ROW)
+		return error_of(store, result);
+	if (sqlite3_column_int(statement, sqlite3_column_count(statement) - 1) == 1)
+		return 1;
+	if (!store->quiet)
+		log_line(LOG_ERR, "store of the view: a row is damaged (%s)",
+			 sqlite3_sql(statement));
+	return -EIO;
+}
+
+/* The first row: 1, and the statement is to be reset; 0: none. */
 static int first(struct store *store, sqlite3_stmt *statement)
 {
-	int result, error;
+	int found;
 
 	if (!statement)
 		return error_of(store, sqlite3_errcode(store->rows));
-	result = sqlite3_step(statement);
-	if (result == SQLITE_ROW)
-		return 1;
-	error = error_of(store, result);
-	sqlite3_reset(statement);
-	return error;
+	found = next(store, statement);
+	if (found <= 0)
+		sqlite3_reset(statement);
+	return found;
 }
 
 static int run_id(struct store *store, enum statement which, int64_t id)
@@ -728,8 +782,7 @@ int store_names_each(struct store *store, int64_t folder,
 		free(name);
 		if (result)
 			break;
-		result = sqlite3_step(statement);
-		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+		result = next(store, statement);
 	}
 	sqlite3_reset(statement);
 	return result;
@@ -806,8 +859,7 @@ int store_xattrs_each(struct store *store, int64_t object,
 		free(name);
 		if (result)
 			break;
-		result = sqlite3_step(statement);
-		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+		result = next(store, statement);
 	}
 	sqlite3_reset(statement);
 	return result;
@@ -858,8 +910,7 @@ int store_chunks_each(struct store *store, int64_t object,
 		result = each(context, (uint64_t)sqlite3_column_int64(statement, 0), &chunk);
 		if (result)
 			break;
-		result = sqlite3_step(statement);
-		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+		result = next(store, statement);
 	}
 	sqlite3_reset(statement);
 	return result;
@@ -978,6 +1029,8 @@ static int rows_open(struct store *store, const struct store_options *options, b
 				      "PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY;"
 				      "PRAGMA cache_size = -16384;",
 				      NULL, NULL, NULL);
+	if (result == SQLITE_OK)
+		result = rows_init(store->rows);
 	/* Checkpoints are made by store_sync(), which tells their errors: SQLite's own do not. */
 	if (result == SQLITE_OK && options->folder)
 		sqlite3_wal_hook(store->rows, frames_told, store);
@@ -1055,8 +1108,7 @@ static int load_free(struct store *store)
 		if (result)
 			break;
 		store->used -= count;
-		result = sqlite3_step(statement);
-		result = result == SQLITE_ROW ? 1 : error_of(store, result);
+		result = next(store, statement);
 	}
 	sqlite3_reset(statement);
 	return result;

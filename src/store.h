@@ -72,6 +72,9 @@ int store_close(struct store *store);
  */
 int store_check(const char *folder);
 
+/* Whether there is one in the folder. */
+bool store_is_there(const char *folder);
+
 /*
  * What follows returns 0, or what else it says, or a negative errno: -ENOSPC, -EIO (damage, too),
  * -ENOMEM, -EROFS. Changes are made between begin and commit; what is not committed did not happen.

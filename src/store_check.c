@@ -6,9 +6,10 @@
  */
 #include "store.h"
 
+#include "store_rows.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +123,16 @@ static void integrity(struct check *check, sqlite3_stmt *statement)
 		found(check, "rows: %s", text);
 }
 
+static void damaged_row(struct check *check, sqlite3_stmt *statement)
+{
+	int64_t object = sqlite3_column_int64(statement, 1);
+	char *path = object ? path_of(check, object) : NULL;
+
+	found(check, "%s: a row of %s is damaged", path ? path : "rows",
+	      (const char *)sqlite3_column_text(statement, 0));
+	free(path);
+}
+
 static void lost_name(struct check *check, sqlite3_stmt *statement)
 {
 	char *path = path_of(check, sqlite3_column_int64(statement, 0));
@@ -207,6 +218,18 @@ static void check_rows(struct check *check)
 {
 	if (!query(check, "PRAGMA integrity_check", integrity))
 		return;
+#define DAMAGED(TABLE, KEY, COLUMNS)                                                               \
+	"SELECT '" TABLE "', " KEY " FROM " TABLE " WHERE sum IS NOT row_sum(" COLUMNS ")"
+	query(check,
+	      DAMAGED("meta", "0", META_COLUMNS) " UNION ALL " DAMAGED("object", "id", OBJECT_COLUMNS) " UNION ALL " DAMAGED(
+		      "name", "folder",
+		      NAME_COLUMNS) " UNION ALL " DAMAGED("xattr", "object",
+							  XATTR_COLUMNS) " UNION ALL " DAMAGED("chunk",
+											       "object",
+											       CHUNK_COLUMNS) " UNION ALL " DAMAGED("free",
+																    "0",
+																    FREE_COLUMNS),
+	      damaged_row);
 	query(check, "SELECT value FROM meta WHERE key = 'end'", take_end);
 	query(check,
 	      "SELECT folder, name, object IN (SELECT id FROM object) = 0 AND object <> 0 FROM name"
@@ -235,6 +258,18 @@ static void check_rows(struct check *check)
 		check->leaked += check->owners[slot] == OWNER_NONE;
 }
 
+bool store_is_there(const char *folder)
+{
+	char *heap = NULL;
+	struct stat st;
+	/* (One that was killed in the making has no block.) */
+	bool there = asprintf(&heap, "%s/heap", folder) >= 0 && stat(heap, &st) == 0 &&
+		     st.st_size >= (off_t)STORE_BLOCK;
+
+	free(heap);
+	return there;
+}
+
 int store_check(const char *folder)
 {
 	struct check check = {.heap = -1};
@@ -254,6 +289,8 @@ int store_check(const char *folder)
 		goto out;
 	}
 	result = sqlite3_open_v2(rows, &check.rows, SQLITE_OPEN_READWRITE, NULL);
+	if (!result)
+		result = rows_init(check.rows);
 	if (result)
 		failed(&check, result);
 	else

@@ -717,6 +717,12 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 		log_line(LOG_ERR, "no memory for the view");
 		return -ENOMEM;
 	}
+	if (options->check && store_is_there(options->folder) && store_check(options->folder)) {
+		log_line(LOG_ERR, "-o cow=%s: is not whole, and -o cow_check was given",
+			 options->folder);
+		free(view);
+		return -EIO;
+	}
 	backing = identity_keep(fs->nodes.root);
 	backing_mark(&fs->backing, &mark);
 	view->fs = fs;

@@ -62,6 +62,7 @@ struct view_options {
 	const char *folder; /* NULL: in memory */
 	uint64_t limit;	    /* bytes; UINT64_MAX: none */
 	const char *backing_path;
+	bool check;		     /* prove it first, and do not open a damaged one */
 	struct mmapio_policy policy; /* of one that is kept */
 };
 

@@ -271,6 +271,28 @@ grep -q 'Input/output error' "$work/error" || fail "$(cat "$work/error")"
 grep -q 'the block at .* is damaged' "$log" || fail "nothing in the log"
 cmp <(noise 1 6 | head -c 50000) "$mnt/bystander" || fail "a file beside a damaged one"
 mount_stop
+! timeout 10 "${program[@]}" -o "cow=$work/hurt,cow_check" "$backing" "$mnt" >"$work/out" 2>"$work/error" ||
+	fail "cow_check: a damaged store is mounted"
+grep -q '^/victim: the block at' "$work/out" || fail "cow_check: $(cat "$work/out")"
+grep -q 'is not whole' "$work/error" || fail "cow_check: $(cat "$work/error")"
+mount_start "cow=$work/sound,cow_check"
+mount_stop
+mkdir "$work/unborn"
+mount_start "cow=$work/unborn,cow_check"
+mount_stop
+
+# A row: a number is another one, and all else is as it was
+rm -rf "$work/hurt"
+cp -r "$work/sound" "$work/hurt"
+sqlite3 "$work/hurt/rows" "update object set size = size + 4096 where id = (select object from name where name = cast('victim' as blob))"
+! "${program[@]}" --check "$work/hurt" >"$work/out" || fail "a damaged row is not found"
+grep -q '^/victim: a row of object is damaged' "$work/out" || fail "$(cat "$work/out")"
+mount_start "cow=$work/hurt"
+! cat "$mnt/victim" >"$work/out" 2>"$work/error" || fail "a file of a damaged row is shown"
+grep -q 'Input/output error' "$work/error" || fail "$(cat "$work/error")"
+grep -q 'a row is damaged' "$log" || fail "nothing in the log"
+cmp <(noise 1 6 | head -c 50000) "$mnt/bystander" || fail "a file beside a damaged one"
+mount_stop
 
 # Each page of the rows in its turn, and the store cut: refused or served, and nobody dies
 pages=$(($(stat -c %s "$work/sound/rows") / 4096))
