@@ -46,6 +46,7 @@ enum statement {
 	BEGIN,
 	COMMIT,
 	ROLLBACK,
+	FORMAT_GET,
 	META_GET,
 	META_SET,
 	OBJECT_ADD,
@@ -85,6 +86,8 @@ static const char *const texts[STATEMENTS] = {
 	[BEGIN] = "BEGIN IMMEDIATE",
 	[COMMIT] = "COMMIT",
 	[ROLLBACK] = "ROLLBACK",
+	/* Of whatever version it is. */
+	[FORMAT_GET] = "SELECT value, 1 FROM meta WHERE key = 'format'",
 	[META_GET] = "SELECT value, " WHOLE(META_COLUMNS) " FROM meta WHERE key = ?",
 	[META_SET] = "INSERT OR REPLACE INTO meta VALUES (?1, ?2, row_sum(?1, ?2))",
 	[OBJECT_ADD] = "INSERT INTO object (id, " OBJECT_COLUMNS ", sum) VALUES (?1, " OBJECT_VALUES
@@ -1152,9 +1155,9 @@ static int is_of_backing(struct store *store, const struct store_options *option
 /* Reads what a store is of. 0, or negative errno; *said: a line has said what is wrong. */
 static int store_load(struct store *store, const struct store_options *options, bool *said)
 {
-	sqlite3_stmt *statement;
+	sqlite3_stmt *statement = prepare(store, FORMAT_GET);
 	int64_t format = 0;
-	int found = meta_get(store, "format", &statement);
+	int found = first(store, statement);
 
 	if (found == 1) {
 		format = sqlite3_column_int64(statement, 0);

@@ -603,9 +603,14 @@ int view_sync(struct view *view)
 
 int view_end(struct view *view, int error)
 {
-	if (!error)
-		return store_commit(view->store);
-	store_rollback(view->store);
+	if (error) {
+		store_rollback(view->store);
+		return error;
+	}
+	error = store_commit(view->store);
+	/* A commit may sync the log of the rows, too, when it begins anew. */
+	if (error == -EIO && !view->sync_error)
+		view->sync_error = error;
 	return error;
 }
 
