@@ -144,6 +144,7 @@ struct store {
 	struct mmapio_file *heap;
 	bool in_memory;
 	bool quiet;	   /* errors are told by who opens it */
+	bool damaged;	   /* a row is not what it was, or is missing */
 	uint64_t limit;	   /* constant: slots */
 	uint64_t used;	   /* slots */
 	uint64_t end;	   /* the first slot that was never used */
@@ -261,6 +262,7 @@ static int next(struct store *store, sqlite3_stmt *statement)
 		return error_of(store, result);
 	if (sqlite3_column_int(statement, sqlite3_column_count(statement) - 1) == 1)
 		return 1;
+	store->damaged = true;
 	if (!store->quiet)
 		log_line(LOG_ERR, "store of the view: a row is damaged (%s)",
 			 sqlite3_sql(statement));
@@ -1117,6 +1119,13 @@ static int load_free(struct store *store)
 	return result;
 }
 
+/* For what each store has. */
+static int missing(struct store *store)
+{
+	store->damaged = true;
+	return -EIO;
+}
+
 /* Whether it is a view of that BACKING: 1, 0, or negative errno. */
 static int is_of_backing(struct store *store, const struct store_options *options)
 {
@@ -1129,16 +1138,16 @@ static int is_of_backing(struct store *store, const struct store_options *option
 	bool same;
 
 	if (found != 1)
-		return found ? found : -EIO;
+		return found ? found : missing(store);
 	same = (size_t)sqlite3_column_bytes(statement, 0) == backing->length &&
 	       memcmp(sqlite3_column_blob(statement, 0), backing->bytes, backing->length) == 0;
 	sqlite3_reset(statement);
 	found = meta_get(store, "mark", &statement);
 	if (found != 1)
-		return found ? found : -EIO;
+		return found ? found : missing(store);
 	if ((size_t)sqlite3_column_bytes(statement, 0) != sizeof(mark)) {
 		sqlite3_reset(statement);
-		return -EIO;
+		return missing(store);
 	}
 	memcpy(&mark, sqlite3_column_blob(statement, 0), sizeof(mark));
 	sqlite3_reset(statement);
@@ -1169,7 +1178,7 @@ static int store_load(struct store *store, const struct store_options *options, 
 		*said = true;
 	}
 	if (found != 1 || format != FORMAT)
-		return -EIO;
+		return found < 0 ? found : missing(store);
 	found = is_of_backing(store, options);
 	if (found == 0) {
 		char *path = NULL;
@@ -1209,7 +1218,20 @@ static int store_load(struct store *store, const struct store_options *options, 
 		/* Slots are free when the disk knows it. */
 		return found ? found : store_sync(store);
 	}
-	return found < 0 ? found : -EIO;
+	return found < 0 ? found : missing(store);
+}
+
+/* Says why a store cannot be opened. */
+static void open_failed(const struct store *store, const char *folder, int error)
+{
+	const int result = sqlite3_errcode(store->rows);
+	const bool by_rows = result != SQLITE_OK && result != SQLITE_ROW && result != SQLITE_DONE;
+
+	log_line(LOG_ERR, "-o cow%s%s: %s%s", folder ? "=" : "", folder ? folder : "",
+		 by_rows ? "its rows cannot be read: " : "",
+		 by_rows	  ? sqlite3_errmsg(store->rows)
+		 : store->damaged ? "its rows are damaged"
+				  : strerror(-error));
 }
 
 static void store_free(struct store *store)
@@ -1232,14 +1254,18 @@ int store_open(struct store **out, const struct store_options *options)
 	bool made = true, said = false;
 	int heap, error;
 
-	if (!store)
+	if (!store) {
+		log_line(LOG_ERR, "no memory for the view");
 		return -ENOMEM;
+	}
 	store->in_memory = !options->folder;
 	store->quiet = true;
 	store->limit = options->limit == UINT64_MAX ? UINT64_MAX : options->limit / STORE_BLOCK;
 	heap = options->folder ? heap_open(options->folder, &made)
 			       : memfd_create("mmapfs-view", MFD_CLOEXEC);
 	if (heap < 0) {
+		if (!options->folder)
+			log_line(LOG_ERR, "no memory for the view: %s", strerror(errno));
 		free(store);
 		return -EINVAL;
 	}
@@ -1259,9 +1285,7 @@ int store_open(struct store **out, const struct store_options *options)
 		error = made ? store_make(store, options) : store_load(store, options, &said);
 	if (error) {
 		if (!said)
-			log_line(LOG_ERR, "-o cow%s%s: its rows cannot be read: %s",
-				 options->folder ? "=" : "", options->folder ? options->folder : "",
-				 sqlite3_errmsg(store->rows));
+			open_failed(store, options->folder, error);
 		store_free(store);
 		return error;
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mmapfs --check: proves a store (store.h), which nobody uses meanwhile, by reading all of it: the
- * data base, what rows say of each other, which slot is whose, and each block's checksum. Changes
- * nothing of what it says.
+ * data base, what rows say of each other, which slot is whose, and each block's checksum. Mends
+ * nothing.
  */
 #include "store.h"
 
@@ -214,22 +214,21 @@ static void own_chunk(struct check *check, sqlite3_stmt *statement)
 	free(path);
 }
 
+#define DAMAGED(TABLE, OBJECT, COLUMNS)                                                            \
+	"SELECT '" TABLE "', " OBJECT " FROM " TABLE " WHERE sum IS NOT row_sum(" COLUMNS ")"
+
+static const char *const damaged_rows[] = {
+	DAMAGED("meta", "0", META_COLUMNS),	   DAMAGED("object", "id", OBJECT_COLUMNS),
+	DAMAGED("name", "folder", NAME_COLUMNS),   DAMAGED("xattr", "object", XATTR_COLUMNS),
+	DAMAGED("chunk", "object", CHUNK_COLUMNS), DAMAGED("free", "0", FREE_COLUMNS),
+};
+
 static void check_rows(struct check *check)
 {
 	if (!query(check, "PRAGMA integrity_check", integrity))
 		return;
-#define DAMAGED(TABLE, KEY, COLUMNS)                                                               \
-	"SELECT '" TABLE "', " KEY " FROM " TABLE " WHERE sum IS NOT row_sum(" COLUMNS ")"
-	query(check,
-	      DAMAGED("meta", "0", META_COLUMNS) " UNION ALL " DAMAGED("object", "id", OBJECT_COLUMNS) " UNION ALL " DAMAGED(
-		      "name", "folder",
-		      NAME_COLUMNS) " UNION ALL " DAMAGED("xattr", "object",
-							  XATTR_COLUMNS) " UNION ALL " DAMAGED("chunk",
-											       "object",
-											       CHUNK_COLUMNS) " UNION ALL " DAMAGED("free",
-																    "0",
-																    FREE_COLUMNS),
-	      damaged_row);
+	for (size_t i = 0; i < sizeof(damaged_rows) / sizeof(damaged_rows[0]); i++)
+		query(check, damaged_rows[i], damaged_row);
 	query(check, "SELECT value FROM meta WHERE key = 'end'", take_end);
 	query(check,
 	      "SELECT folder, name, object IN (SELECT id FROM object) = 0 AND object <> 0 FROM name"

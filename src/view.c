@@ -571,16 +571,22 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+static void sync_failed(struct view *view, int error)
+{
+	if (view->sync_error)
+		return;
+	log_line(LOG_ERR, "store of the view: what was changed may not be on the disk: %s",
+		 strerror(-error));
+	view->sync_error = error;
+}
+
 static int sync_locked(struct view *view)
 {
 	int error = store_sync(view->store);
 
 	view->bytes = view->writes = view->due = 0;
-	if (error && !view->sync_error) {
-		log_line(LOG_ERR, "store of the view: what was changed may not be on the disk: %s",
-			 strerror(-error));
-		view->sync_error = error;
-	}
+	if (error)
+		sync_failed(view, error);
 	return view->sync_error;
 }
 
@@ -609,8 +615,8 @@ int view_end(struct view *view, int error)
 	}
 	error = store_commit(view->store);
 	/* A commit may sync the log of the rows, too, when it begins anew. */
-	if (error == -EIO && !view->sync_error)
-		view->sync_error = error;
+	if (error == -EIO)
+		sync_failed(view, error);
 	return error;
 }
 
@@ -632,6 +638,17 @@ int view_changed(struct view *view, uint64_t bytes)
 		pthread_cond_signal(&view->changed);
 	}
 	return 0;
+}
+
+int view_object_end(struct view *view, struct node *node, const struct object *object, int error)
+{
+	if (!error)
+		error = store_object_set(view->store, object);
+	error = view_end(view, error);
+	if (error)
+		return error;
+	own_adopt(node->own, object);
+	return view_changed(view, 0);
 }
 
 static void *flush_when_due(void *argument)

@@ -118,6 +118,10 @@ int view_changed(struct view *view, uint64_t bytes);
 /* After a commit: its attributes are those of *object, of which nothing else may be new. */
 void own_adopt(struct own *own, const struct object *object);
 
+/* Ends a transaction that changes nothing in memory but the attributes of one object: with its row,
+ * then all of the above. 0 or negative errno. */
+int view_object_end(struct view *view, struct node *node, const struct object *object, int error);
+
 /* After -ENOSPC: whether it is worth trying once more. */
 bool view_makes_room_locked(struct view *view);
 

@@ -77,13 +77,7 @@ static int set_locked(struct view *view, struct node *node, const struct stat *a
 		object.mtime = object.ctime;
 	else if (to_set & FUSE_SET_ATTR_MTIME)
 		object.mtime = attributes->st_mtim;
-	if (!error)
-		error = view_object_write(view, &object);
-	error = view_end(view, error);
-	if (error)
-		return error;
-	own_adopt(node->own, &object);
-	return view_changed(view, 0);
+	return view_object_end(view, node, &object, error);
 }
 
 void view_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attributes, int to_set,
@@ -250,6 +244,16 @@ static void acl_apply(fuse_req_t req, struct object *object, const char **value,
 		object->mode &= ~(mode_t)S_ISGID;
 }
 
+/* value NULL: it is removed. Within a transaction; *object is what the object will be. */
+static int xattr_write(struct view *view, const struct node *node, struct object *object,
+		       const char *name, const char *value, size_t size)
+{
+	object->has_xattrs = true;
+	if (!value && view_is_made(node)) /* which needs no mark that it is absent */
+		return store_xattr_remove(view->store, object->id, name);
+	return store_xattr_set(view->store, object->id, name, value, size);
+}
+
 /* value NULL: it is removed. */
 static int xattr_set_locked(fuse_req_t req, struct node *node, const char *name, const char *value,
 			    size_t size, int flags)
@@ -284,18 +288,8 @@ static int xattr_set_locked(fuse_req_t req, struct node *node, const char *name,
 	if (error)
 		return error;
 	object.ctime = view_now();
-	object.has_xattrs = true;
-	if (!value && view_is_made(node))
-		error = store_xattr_remove(view->store, object.id, name);
-	else
-		error = store_xattr_set(view->store, object.id, name, value, size);
-	if (!error)
-		error = view_object_write(view, &object);
-	error = view_end(view, error);
-	if (error)
-		return error;
-	own_adopt(node->own, &object);
-	return view_changed(view, 0);
+	error = xattr_write(view, node, &object, name, value, size);
+	return view_object_end(view, node, &object, error);
 }
 
 static void xattr_set(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
@@ -325,6 +319,45 @@ void view_op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
 void view_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	xattr_set(req, ino, name, NULL, 0, 0);
+}
+
+#define PRIVILEGE "security.capability"
+
+static int drop_privileges_locked(fuse_req_t req, struct node *node)
+{
+	struct view *view = view_of(req);
+	struct object object = ((const struct own *)node->own)->object;
+	mode_t drop = privileges_to_drop(req, object.mode, object.gid);
+	void *capability = NULL;
+	ssize_t length = view_xattr_locked(view, node, PRIVILEGE, &capability);
+	int error;
+
+	free(capability);
+	if (length < 0 && length != -ENODATA && length != -EOPNOTSUPP)
+		return (int)length;
+	if (!drop && length < 0)
+		return 0;
+	error = store_begin(view->store);
+	if (error)
+		return error;
+	object.mode &= ~drop;
+	if (length >= 0)
+		error = xattr_write(view, node, &object, PRIVILEGE, NULL, 0);
+	error = view_object_end(view, node, &object, error);
+	return error ? error : 1;
+}
+
+int view_drop_privileges(fuse_req_t req, struct node *node)
+{
+	struct view *view = view_of(req);
+	int dropped = view_own(view, node);
+
+	if (!dropped) {
+		pthread_mutex_lock(&view->lock);
+		dropped = drop_privileges_locked(req, node);
+		pthread_mutex_unlock(&view->lock);
+	}
+	return dropped;
 }
 
 struct names {

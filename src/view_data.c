@@ -3,9 +3,9 @@
  * Operations on data in a view. A file's bytes are pieces: of BACKING's file, of the heap, or zero.
  * A read is answered by one message made of all of them where they lie.
  *
- * A write into a block that is the view's is made in place; else into a slot of its own, which is
- * the file's when its row is committed. Bytes of a block behind the end of the file are anything:
- * they are made zero before the end passes them.
+ * A write goes into new slots of the heap, which are the file's when the rows that name them are
+ * committed; the slots that were its before are given back then. Bytes of a block behind the end of
+ * the file are zero.
  */
 #include "view_ops.h"
 
@@ -20,8 +20,6 @@
 #include <unistd.h>
 
 static const unsigned char zeros[1024 * 1024];
-
-#define PRIVILEGE "security.capability"
 
 static struct chunk *chunk_find(const struct own *own, uint64_t number)
 {
@@ -465,7 +463,7 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 		}
 	}
 	if (!error)
-		error = view_object_write(view, object);
+		error = store_object_set(view->store, object);
 	error = view_end(view, error);
 	if (!error) {
 		HASH_ITER (hh, after->chunks, chunk, next) {
@@ -718,54 +716,6 @@ int view_set_size(struct view *view, struct node *node, uint64_t size)
 	return error;
 }
 
-static int drop_privileges_locked(fuse_req_t req, struct node *node)
-{
-	struct view *view = view_of(req);
-	struct object object = ((const struct own *)node->own)->object;
-	mode_t drop = privileges_to_drop(req, object.mode, object.gid);
-	void *capability = NULL;
-	ssize_t length = view_xattr_locked(view, node, PRIVILEGE, &capability);
-	int error;
-
-	free(capability);
-	if (length < 0 && length != -ENODATA && length != -EOPNOTSUPP)
-		return (int)length;
-	if (!drop && length < 0)
-		return 0;
-	error = store_begin(view->store);
-	if (error)
-		return error;
-	object.mode &= ~drop;
-	if (length >= 0) {
-		object.has_xattrs = true;
-		error = view_is_made(node)
-				? store_xattr_remove(view->store, object.id, PRIVILEGE)
-				: store_xattr_set(view->store, object.id, PRIVILEGE, NULL, 0);
-	}
-	if (!error)
-		error = view_object_write(view, &object);
-	error = view_end(view, error);
-	if (error)
-		return error;
-	own_adopt(node->own, &object);
-	error = view_changed(view, 0);
-	return error ? error : 1;
-}
-
-/* As in ops_data.c. 0; 1: there were some; or negative errno. */
-static int drop_privileges(fuse_req_t req, struct node *node)
-{
-	struct view *view = view_of(req);
-	int dropped = view_own(view, node);
-
-	if (!dropped) {
-		pthread_mutex_lock(&view->lock);
-		dropped = drop_privileges_locked(req, node);
-		pthread_mutex_unlock(&view->lock);
-	}
-	return dropped;
-}
-
 void view_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
 		   struct fuse_file_info *fi)
 {
@@ -779,7 +729,7 @@ void view_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t siz
 		reply_error(req, (int)count);
 		return;
 	}
-	dropped = direct ? drop_privileges(req, node) : 0;
+	dropped = direct ? view_drop_privileges(req, node) : 0;
 	count = dropped < 0 ? dropped : view_write_bytes(view, node, (uint64_t)offset, bytes, size);
 	if (!direct)
 		node->has_pages = true;
@@ -1004,7 +954,7 @@ void view_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, o
 	(void)fi;
 	if (!error) {
 		/* The kernel has been here, but leaves set-gid of foreign groups. */
-		dropped = drop_privileges(req, node);
+		dropped = view_drop_privileges(req, node);
 		error = dropped < 0
 				? dropped
 				: allocate(view, node, mode, (uint64_t)offset, (uint64_t)length);

@@ -222,13 +222,7 @@ static int made_write_locked(struct view *view, struct node *parent, const char 
 					(size_t)made->standard_length);
 	if (!error)
 		error = store_name_set(view->store, folder.id, name, made->object.id);
-	if (!error)
-		error = view_object_write(view, &folder);
-	error = view_end(view, error);
-	if (error)
-		return error;
-	own_adopt(parent->own, &folder);
-	return view_changed(view, 0);
+	return view_object_end(view, parent, &folder, error);
 }
 
 /* Makes an object. 0: *node is referenced and the kernel's once more; or negative errno. */
@@ -389,9 +383,9 @@ void view_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent_ino, const c
 	if (!error) {
 		error = store_name_set(view->store, folder.id, name, object.id);
 		if (!error)
-			error = view_object_write(view, &object);
+			error = store_object_set(view->store, &object);
 		if (!error)
-			error = view_object_write(view, &folder);
+			error = store_object_set(view->store, &folder);
 		error = view_end(view, error);
 	}
 	if (!error) {
@@ -420,7 +414,7 @@ static int victim_write(struct view *view, struct node *victim, struct object *o
 		object->links = 0;
 	else if (object->links)
 		object->links--;
-	return view_object_write(view, object);
+	return store_object_set(view->store, object);
 }
 
 static void remove_name(fuse_req_t req, fuse_ino_t parent_ino, const char *name, bool is_folder)
@@ -456,7 +450,7 @@ static void remove_name(fuse_req_t req, fuse_ino_t parent_ino, const char *name,
 		if (!error)
 			error = victim_write(view, victim, &object);
 		if (!error)
-			error = view_object_write(view, &folder);
+			error = store_object_set(view->store, &folder);
 		error = view_end(view, error);
 		if (!error) {
 			own_adopt(victim->own, &object);
@@ -532,7 +526,7 @@ static int rename_locked(struct view *view, struct renaming *r)
 		victim.ctime = moved.ctime;
 		if (victim_folder)
 			victim.parent = from.id;
-		error = view_object_write(view, &victim);
+		error = store_object_set(view->store, &victim);
 		if (!error)
 			error = store_name_set(view->store, from.id, r->name, victim.id);
 	} else {
@@ -544,11 +538,11 @@ static int rename_locked(struct view *view, struct renaming *r)
 	if (!error)
 		error = store_name_set(view->store, to.id, r->new_name, moved.id);
 	if (!error)
-		error = view_object_write(view, &moved);
+		error = store_object_set(view->store, &moved);
 	if (!error && !same)
-		error = view_object_write(view, &from);
+		error = store_object_set(view->store, &from);
 	if (!error)
-		error = view_object_write(view, &to);
+		error = store_object_set(view->store, &to);
 	error = view_end(view, error);
 	if (error)
 		return error;

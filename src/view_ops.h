@@ -23,11 +23,6 @@ static inline struct timespec view_now(void)
 }
 
 /* Within a transaction: a change that is to be seen in the node when it is committed. */
-static inline int view_object_write(struct view *view, const struct object *object)
-{
-	return store_object_set(view->store, object);
-}
-
 /* view_data.c */
 ssize_t view_write_bytes(struct view *view, struct node *node, uint64_t offset, const void *bytes,
 			 size_t length);
@@ -79,6 +74,9 @@ void view_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* A copy of an attribute, to be freed; its length, or negative errno: -ENODATA. */
 ssize_t view_xattr_locked(struct view *view, struct node *node, const char *name, void **value);
+
+/* As drop_privileges() of ops_data.c. 0; 1: there were some; or negative errno. */
+int view_drop_privileges(fuse_req_t req, struct node *node);
 
 /* view_folders.c */
 struct view_folders;

@@ -294,6 +294,12 @@ grep -q 'a row is damaged' "$log" || fail "nothing in the log"
 cmp <(noise 1 6 | head -c 50000) "$mnt/bystander" || fail "a file beside a damaged one"
 mount_stop
 
+# What is of the whole store
+rm -rf "$work/hurt"
+cp -r "$work/sound" "$work/hurt"
+sqlite3 "$work/hurt/rows" "update meta set value = value + 1 where key = 'end'"
+refused "$work/hurt" 'its rows are damaged'
+
 # Each page of the rows in its turn, and the store cut: refused or served, and nobody dies
 pages=$(($(stat -c %s "$work/sound/rows") / 4096))
 for ((page = 0; page <= pages; page++)); do
