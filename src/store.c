@@ -5,7 +5,8 @@
  *
  * A commit reaches the kernel, so it survives our death, and store_sync() the disk: heap first,
  * then the log of the rows. A slot that is given back is used again after the next sync, when
- * nothing on the disk says any more what it was.
+ * nothing on the disk says any more what it was. The kernel may write rows before the blocks that
+ * they name: what these blocks were is kept until the next sync ("undo", store_undo.c).
  */
 #include "store.h"
 
@@ -40,7 +41,9 @@ static const char schema[] =
 	" PRIMARY KEY (object, name)) WITHOUT ROWID;"
 	"CREATE TABLE chunk (object INTEGER, chunk INTEGER, slots BLOB, sum INTEGER,"
 	" PRIMARY KEY (object, chunk)) WITHOUT ROWID;"
-	"CREATE TABLE free (slot INTEGER PRIMARY KEY, count INTEGER, sum INTEGER);";
+	"CREATE TABLE free (slot INTEGER PRIMARY KEY, count INTEGER, sum INTEGER);"
+	"CREATE TABLE undo (id INTEGER PRIMARY KEY, object INTEGER, chunk INTEGER,"
+	" blocks INTEGER, slots BLOB, size INTEGER, sum INTEGER);";
 
 enum statement {
 	BEGIN,
@@ -72,6 +75,10 @@ enum statement {
 	FREE_ADD,
 	FREE_REMOVE,
 	FREE_EACH,
+	UNDO_ADD,
+	UNDO_CUT,
+	UNDO_REMOVE,
+	UNDO_CLEAR,
 	STATEMENTS,
 };
 
@@ -125,6 +132,13 @@ static const char *const texts[STATEMENTS] = {
 	[FREE_ADD] = "INSERT OR REPLACE INTO free VALUES (?1, ?2, row_sum(?1, ?2))",
 	[FREE_REMOVE] = "DELETE FROM free WHERE slot = ?",
 	[FREE_EACH] = "SELECT slot, count, " WHOLE(FREE_COLUMNS) " FROM free",
+	[UNDO_ADD] = "INSERT INTO undo VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
+		     " row_sum(?1, ?2, ?3, ?4, ?5, ?6))",
+	[UNDO_CUT] = "UPDATE undo SET size = ?2,"
+		     " sum = row_sum(id, object, chunk, blocks, slots, ?2)"
+		     " WHERE object = ?1 AND size > ?2",
+	[UNDO_REMOVE] = "DELETE FROM undo WHERE object = ?",
+	[UNDO_CLEAR] = "DELETE FROM undo",
 };
 
 /* Slots side by side. Of free ones, each is a row: so they are not joined. */
@@ -154,6 +168,7 @@ struct store {
 	uint64_t given_slots;
 	uint64_t synced; /* how often, since it was made: each time a new number is written */
 	int frames;	 /* in the log of the rows */
+	int64_t undo;	 /* rows that were added, since it was opened */
 	/* What a rollback takes back: */
 	struct runs taken;  /* from free */
 	struct runs giving; /* given, when it is committed */
@@ -693,6 +708,8 @@ int store_object_remove(struct store *store, int64_t id)
 	if (!error)
 		error = run_id(store, OBJECT_REMOVE_CHUNKS, id);
 	if (!error)
+		error = run_id(store, UNDO_REMOVE, id);
+	if (!error)
 		error = run_id(store, OBJECT_REMOVE_NAMES, id);
 	if (!error)
 		error = run_id(store, OBJECT_REMOVE_XATTRS, id);
@@ -919,6 +936,61 @@ int store_chunks_each(struct store *store, int64_t object,
 	}
 	sqlite3_reset(statement);
 	return result;
+}
+
+int store_undo_add(struct store *store, int64_t object, uint64_t number, uint64_t blocks,
+		   const struct store_chunk *before, uint64_t size)
+{
+	const size_t count = (size_t)__builtin_popcountll(blocks);
+	unsigned char packed[sizeof(*before)];
+	sqlite3_stmt *statement;
+	bool any = false;
+
+	if (store->in_memory || !blocks)
+		return 0;
+	for (size_t i = 0, n = 0; i < STORE_CHUNK && before; i++) {
+		if (!(blocks >> i & 1))
+			continue;
+		any = any || before->slots[i] != SLOT_BASE;
+		memcpy(packed + n * sizeof(uint64_t), &before->slots[i], sizeof(uint64_t));
+		memcpy(packed + count * sizeof(uint64_t) + n * sizeof(uint32_t), &before->sums[i],
+		       sizeof(uint32_t));
+		n++;
+	}
+	statement = prepare(store, UNDO_ADD);
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, ++store->undo);
+		sqlite3_bind_int64(statement, 2, object);
+		sqlite3_bind_int64(statement, 3, (int64_t)number);
+		sqlite3_bind_int64(statement, 4, (int64_t)blocks);
+		if (any)
+			sqlite3_bind_blob(statement, 5, packed,
+					  (int)(count * (sizeof(uint64_t) + sizeof(uint32_t))),
+					  SQLITE_STATIC);
+		else
+			sqlite3_bind_null(statement, 5);
+		sqlite3_bind_int64(statement, 6, (int64_t)size);
+	}
+	return run(store, statement);
+}
+
+int store_undo_cut(struct store *store, int64_t object, uint64_t size)
+{
+	sqlite3_stmt *statement;
+
+	if (store->in_memory)
+		return 0;
+	statement = prepare(store, UNDO_CUT);
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, object);
+		sqlite3_bind_int64(statement, 2, (int64_t)size);
+	}
+	return run(store, statement);
+}
+
+uint64_t store_synced(const struct store *store)
+{
+	return store->synced;
 }
 
 /* --- Life ------------------------------------------------------------------------------------- */
@@ -1211,10 +1283,14 @@ static int store_load(struct store *store, const struct store_options *options, 
 	}
 	if (found == 1) {
 		store->used = store->end - SLOT_FIRST;
-		found = load_free(store);
-		if (found == 0 && store->end * STORE_BLOCK > mmapio_file_size(store->heap))
+		found = 0;
+		if (store->end * STORE_BLOCK > mmapio_file_size(store->heap))
 			found = mmapio_file_resize(store->heap, store->end * STORE_BLOCK,
 						   MMAPIO_FOREVER);
+		if (found == 0)
+			found = rows_undo(store->rows, store->heap);
+		if (found == 0)
+			found = load_free(store);
 		/* Slots are free when the disk knows it. */
 		return found ? found : store_sync(store);
 	}
@@ -1301,6 +1377,8 @@ static int note_synced(struct store *store)
 	if (error)
 		return error;
 	error = meta_set_number(store, "synced", (int64_t)++store->synced);
+	if (!error)
+		error = run(store, prepare(store, UNDO_CLEAR));
 	if (!error)
 		return store_commit(store);
 	store_rollback(store);

@@ -138,6 +138,19 @@ uint32_t store_sum(const void *block);
 
 int store_chunk_set(struct store *store, int64_t object, uint64_t number,
 		    const struct store_chunk *chunk);
+
+/*
+ * Keeps what blocks of a chunk (a bit for each) are before their first change after a sync; before
+ * NULL: it has no row. And how long the file is, before or after the change, whichever is less.
+ * What of the change a power cut keeps from the disk is taken back by the next store_open().
+ */
+int store_undo_add(struct store *store, int64_t object, uint64_t number, uint64_t blocks,
+		   const struct store_chunk *before, uint64_t size);
+/* A file becomes shorter: what is behind its end shall not come back. */
+int store_undo_cut(struct store *store, int64_t object, uint64_t size);
+/* Another number after each sync. */
+uint64_t store_synced(const struct store *store);
+
 int store_chunks_each(struct store *store, int64_t object,
 		      int (*each)(void *context, uint64_t number, const struct store_chunk *chunk),
 		      void *context);

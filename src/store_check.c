@@ -20,11 +20,11 @@
 struct check {
 	sqlite3 *rows;
 	int heap;
-	uint64_t end;	       /* the first slot that was never used */
-	unsigned char *owners; /* of each slot: what has it */
-	uint64_t wrong;	       /* findings */
-	uint64_t leaked;
-	bool unknown; /* it could not be looked at */
+	uint64_t end;		 /* the first slot that was never used */
+	unsigned char *owners;	 /* of each slot: what has it */
+	uint64_t wrong;		 /* findings */
+	uint64_t leaked, undone; /* slots; blocks that the next mount takes back */
+	bool unknown;		 /* it could not be looked at */
 };
 
 enum { OWNER_NONE, OWNER_FREE, OWNER_BLOCK };
@@ -185,11 +185,41 @@ static void own_free_run(struct check *check, sqlite3_stmt *statement)
 		own(check, slot + (uint64_t)i, OWNER_FREE, "free slots");
 }
 
+static bool block_is(struct check *check, uint64_t slot, uint32_t sum)
+{
+	unsigned char block[STORE_BLOCK];
+
+	return pread(check->heap, block, sizeof(block), (off_t)(slot * STORE_BLOCK)) ==
+		       (ssize_t)sizeof(block) &&
+	       store_sum(block) == sum;
+}
+
+/* Whether a block that is not what it should be was not synced, and what it was before is there. */
+static bool is_undone(struct check *check, int64_t object, uint64_t number, unsigned int i)
+{
+	static const char text[] = "SELECT blocks, slots FROM undo WHERE object = ? AND chunk = ?"
+				   " AND sum = row_sum(" UNDO_COLUMNS ")";
+	sqlite3_stmt *statement = NULL;
+	struct store_chunk before;
+	uint64_t blocks;
+	bool undone = false;
+
+	if (sqlite3_prepare_v2(check->rows, text, -1, &statement, NULL) == SQLITE_OK) {
+		sqlite3_bind_int64(statement, 1, object);
+		sqlite3_bind_int64(statement, 2, (int64_t)number);
+		while (!undone && sqlite3_step(statement) == SQLITE_ROW)
+			undone = undo_read(statement, 0, &blocks, &before) && (blocks >> i & 1) &&
+				 (before.slots[i] < SLOT_FIRST ||
+				  block_is(check, before.slots[i], before.sums[i]));
+	}
+	sqlite3_finalize(statement);
+	return undone;
+}
+
 static void own_chunk(struct check *check, sqlite3_stmt *statement)
 {
 	int64_t object = sqlite3_column_int64(statement, 0);
 	uint64_t number = (uint64_t)sqlite3_column_int64(statement, 1);
-	unsigned char block[STORE_BLOCK];
 	struct store_chunk chunk;
 	char *path = path_of(check, object);
 
@@ -205,9 +235,11 @@ static void own_chunk(struct check *check, sqlite3_stmt *statement)
 		if (slot < SLOT_FIRST)
 			continue;
 		own(check, slot, OWNER_BLOCK, path ? path : "?");
-		if (slot < check->end && (pread(check->heap, block, sizeof(block),
-						(off_t)(slot * STORE_BLOCK)) != sizeof(block) ||
-					  store_sum(block) != chunk.sums[i]))
+		if (slot >= check->end || block_is(check, slot, chunk.sums[i]))
+			continue;
+		if (is_undone(check, object, number, i))
+			check->undone++;
+		else
 			found(check, "%s: the block at %ju is damaged", path ? path : "?",
 			      (uintmax_t)((number * STORE_CHUNK + i) * STORE_BLOCK));
 	}
@@ -221,6 +253,7 @@ static const char *const damaged_rows[] = {
 	DAMAGED("meta", "0", META_COLUMNS),	   DAMAGED("object", "id", OBJECT_COLUMNS),
 	DAMAGED("name", "folder", NAME_COLUMNS),   DAMAGED("xattr", "object", XATTR_COLUMNS),
 	DAMAGED("chunk", "object", CHUNK_COLUMNS), DAMAGED("free", "0", FREE_COLUMNS),
+	DAMAGED("undo", "object", UNDO_COLUMNS),
 };
 
 static void check_rows(struct check *check)
@@ -298,6 +331,10 @@ int store_check(const char *folder)
 		goto out;
 	status = check.wrong ? 1 : 0;
 	printf("%s: %s", folder, check.wrong ? "damaged\n" : "whole");
+	if (!check.wrong && check.undone)
+		printf("; %ju blocks that were not synced did not reach the disk, and will be what "
+		       "they were",
+		       (uintmax_t)check.undone);
 	if (!check.wrong)
 		printf("; %ju bytes that nothing uses\n", (uintmax_t)(check.leaked * STORE_BLOCK));
 out:

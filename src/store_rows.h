@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the store and its check both know of the rows: each has a checksum of its columns. */
+/* What all of the store knows of the rows: each has a checksum of its columns. */
 #ifndef STORE_ROWS_H
 #define STORE_ROWS_H
+
+#include "store.h"
 
 #include <sqlite3.h>
 
@@ -16,8 +18,20 @@
 #define XATTR_COLUMNS "object, name, value"
 #define CHUNK_COLUMNS "object, chunk, slots"
 #define FREE_COLUMNS  "slot, count"
+#define UNDO_COLUMNS  "id, object, chunk, blocks, slots, size"
 
 /* Makes row_sum(...) known to SQLite. A result of SQLite's. */
 int rows_init(sqlite3 *rows);
+
+/*
+ * After a power cut: blocks that were changed since the last sync and are not what they should be
+ * become what they were then; a file ends where it ended then, or where the first of them is that
+ * is behind that. Says what it has done. 0, or negative errno and what SQLite says.
+ */
+int rows_undo(sqlite3 *rows, struct mmapio_file *heap);
+
+/* Columns `blocks`, a bit for each, and `slots`, of these: what they were (NULL: all SLOT_BASE).
+ * False: they do not match. */
+bool undo_read(sqlite3_stmt *statement, int at, uint64_t *blocks, struct store_chunk *before);
 
 #endif

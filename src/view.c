@@ -98,6 +98,7 @@ static int chunk_load(void *context, uint64_t number, const struct store_chunk *
 	chunk->number = number;
 	chunk->row = *row;
 	chunk->verified = 0;
+	chunk->undo = 0;
 	HASH_ADD(hh, own->chunks, number, sizeof(number), chunk);
 	if (!chunk->hh.tbl) {
 		free(chunk);

@@ -22,6 +22,8 @@ struct chunk {
 	uint64_t number;
 	struct store_chunk row;
 	_Atomic uint64_t verified; /* a bit for each block whose checksum is known to be right */
+	uint64_t undo;	    /* store_synced() when what it was before was kept; 0: it was not; */
+	uint64_t undo_kept; /* a bit for each block of which it was */
 	UT_hash_handle hh;
 };
 

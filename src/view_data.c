@@ -433,6 +433,29 @@ static void after_free(struct chunks_after *after)
 	}
 }
 
+/* The blocks that a change is the first one of since the last sync, a bit for each. */
+static uint64_t undo_needed(const struct view *view, const struct chunk *after,
+			    const struct chunk *before)
+{
+	uint64_t needed = 0;
+
+	for (unsigned int i = 0; i < STORE_CHUNK; i++)
+		if (after->row.slots[i] != (before ? before->row.slots[i] : SLOT_BASE))
+			needed |= UINT64_C(1) << i;
+	return before && before->undo == store_synced(view->store) ? needed & ~before->undo_kept
+								   : needed;
+}
+
+static void undo_done(const struct view *view, const struct chunk *after, struct chunk *before)
+{
+	const uint64_t needed = undo_needed(view, after, before);
+
+	if (before->undo != store_synced(view->store))
+		before->undo_kept = 0;
+	before->undo_kept |= needed;
+	before->undo = store_synced(view->store);
+}
+
 /* Writes the rows, and what the object will be; commits, and then it is so. own->data and
  * view->lock are held. error: what has gone wrong before. */
 static int change_end(struct view *view, struct node *node, struct chunks_after *after,
@@ -444,10 +467,16 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 	/* What a committed chunk needs in memory it has before. */
 	HASH_ITER (hh, after->chunks, chunk, next) {
 		object->has_blocks = true;
+		before = chunk_find(own, chunk->number);
+		if (!error)
+			error = store_undo_add(
+				view->store, object->id, chunk->number,
+				undo_needed(view, chunk, before), before ? &before->row : NULL,
+				object->size < own->object.size ? object->size : own->object.size);
 		if (!error)
 			error = store_chunk_set(view->store, object->id, chunk->number,
 						&chunk->row);
-		if (!error && !chunk_find(own, chunk->number)) {
+		if (!error && !before) {
 			struct chunk *empty = calloc(1, sizeof(*empty));
 
 			if (empty) {
@@ -472,6 +501,7 @@ static int change_end(struct view *view, struct node *node, struct chunks_after 
 				own->block_count += chunk->row.slots[i] >= SLOT_FIRST;
 				own->block_count -= before->row.slots[i] >= SLOT_FIRST;
 			}
+			undo_done(view, chunk, before);
 			before->row = chunk->row;
 			before->verified = chunk->verified;
 		}
@@ -687,8 +717,10 @@ static int set_size_locked(struct view *view, struct node *node, uint64_t size)
 		if (size < object.size) {
 			if (size < object.cut)
 				object.cut = size;
-			error = cut_blocks(view, own, &after,
-					   (size + STORE_BLOCK - 1) / STORE_BLOCK);
+			error = store_undo_cut(view->store, object.id, size);
+			if (!error)
+				error = cut_blocks(view, own, &after,
+						   (size + STORE_BLOCK - 1) / STORE_BLOCK);
 			if (!error)
 				error = cut_within(view, node, &after, size);
 		}
