@@ -968,9 +968,11 @@ static int allocate(struct view *view, struct node *node, int mode, uint64_t off
 		error = reserve_locked(view, node, offset, end);
 	if (!error && !(mode & FALLOC_FL_KEEP_SIZE) && end > own->object.size)
 		error = set_size_locked(view, node, end);
-	if (!error && zero) {
+	if (!error && zero && offset >= own->object.size) {
+		error = set_size_locked(view, node, own->object.size); /* its times move */
+	} else if (!error && zero) {
 		zero_end = end < own->object.size ? end : own->object.size;
-		error = punch_locked(view, node, offset < zero_end ? offset : zero_end, zero_end);
+		error = punch_locked(view, node, offset, zero_end);
 	}
 	pthread_rwlock_unlock(&own->data);
 	return error;

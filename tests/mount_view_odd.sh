@@ -204,6 +204,11 @@ for folder in "$backing" "$mnt"; do
 	stat -c %a "$folder/gid"
 done >"$work/modes"
 assert_equal "666 666" "$(xargs <"$work/modes")" "modes after fallocate, natively and in the view"
+# A hole behind the end moves the times, as all that fallocate does
+echo short >"$mnt/hole"
+touch -d 2001-02-03 "$mnt/hole"
+fallocate -n -p -o 1M -l 8192 "$mnt/hole"
+assert_equal "6 $(date +%Y)" "$(stat -c %s "$mnt/hole") $(date -r "$mnt/hole" +%Y)" "size and time after a hole behind the end"
 mount_stop
 rm "$backing/gid"
 
