@@ -524,7 +524,7 @@ void store_rollback(struct store *store)
 }
 
 /* Of the log of the rows: when it is brought into the data base. */
-#define FRAMES_MANY 1500
+#define FRAMES_MANY 4000
 
 #define GIVEN_MANY ((uint64_t)64 * 1024 * 1024 / STORE_BLOCK)
 
@@ -1365,6 +1365,9 @@ int store_open(struct store **out, const struct store_options *options)
 		store_free(store);
 		return error;
 	}
+	/* The first change is not to wait for it. (What fails here is told when it is needed.) */
+	for (int i = 0; i < STATEMENTS; i++)
+		(void)prepare(store, (enum statement)i);
 	store->quiet = false;
 	*out = store;
 	return 0;

@@ -141,9 +141,11 @@ static int verify_block(struct view *view, const struct own *own, uint64_t block
 
 	if (!chunk || (chunk->verified & bit))
 		return 0;
-	if (mmapio_read(store_heap(view->store),
-			chunk->row.slots[block % STORE_CHUNK] * STORE_BLOCK, bytes,
-			STORE_BLOCK) == STORE_BLOCK &&
+	/* (Not by the mapping: each page of it that was not read yet would be a fault of its own.)
+	 */
+	if (pread(store_descriptor(view->store), bytes, STORE_BLOCK,
+		  (off_t)(chunk->row.slots[block % STORE_CHUNK] * STORE_BLOCK)) ==
+		    (ssize_t)STORE_BLOCK &&
 	    store_sum(bytes) == chunk->row.sums[block % STORE_CHUNK]) {
 		chunk->verified |= bit;
 		return 0;

@@ -182,10 +182,10 @@ mount_start "cow=$work/rows"
 setfattr -n user.own -v own "$mnt/attributes"
 python3 -c 'import os, sys
 assert os.getxattr(sys.argv[1], "user.own") == b"own"
-for i in range(4000):
+for i in range(12000):
 	os.utime(sys.argv[1], (i, i))' "$mnt/attributes"
 size=$(stat -c %s "$work/rows/rows-wal")
-[ "$size" -le $((8 << 20)) ] || fail "the log of the rows has $size bytes"
+[ "$size" -le $((20 << 20)) ] || fail "the log of the rows has $size bytes"
 mount_stop
 
 # ---------------------------------------------------------------- set-gid of a foreign group
