@@ -302,7 +302,7 @@ mount_start "cow=$work/failing,flush=manual"
 python3 -c 'import os, sys
 fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 try:
-	for i in range(8000): # (a commit syncs the log, too, when that begins anew)
+	for i in range(24000): # (a commit syncs the log, too, when that begins anew)
 		os.utime(sys.argv[1], (i, i))
 except OSError as error:
 	assert error.errno == 5, error
