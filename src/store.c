@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -528,10 +529,31 @@ void store_rollback(struct store *store)
 
 #define GIVEN_MANY ((uint64_t)64 * 1024 * 1024 / STORE_BLOCK)
 
+/* A disk that is nearly full: there the log begins anew before it has to grow, so that there is
+ * room in it for what gives room back. */
+#define ROOM_LITTLE   ((uint64_t)16 * 1024 * 1024)
+#define FRAMES_LITTLE 32
+#define FRAMES_NEXT   64 /* more than most transactions need */
+
+static bool log_is_cramped(const struct store *store)
+{
+	sqlite3_file *log = NULL;
+	sqlite3_int64 size;
+	struct statvfs st;
+
+	if (store->frames <= FRAMES_LITTLE || fstatvfs(store_descriptor(store), &st) ||
+	    (uint64_t)st.f_bavail * st.f_frsize >= ROOM_LITTLE)
+		return false;
+	if (sqlite3_file_control(store->rows, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) || !log ||
+	    !log->pMethods || log->pMethods->xFileSize(log, &size))
+		return true;
+	return (store->frames + FRAMES_NEXT) * (sqlite3_int64)STORE_BLOCK > size;
+}
+
 bool store_wants_sync(const struct store *store)
 {
 	return store->given_slots > GIVEN_MANY || store->given_slots > store->limit / 4 ||
-	       store->frames > FRAMES_MANY;
+	       store->frames > FRAMES_MANY || (!store->in_memory && log_is_cramped(store));
 }
 
 bool store_has_given(const struct store *store)
@@ -1403,7 +1425,7 @@ int store_sync(struct store *store)
 			 sqlite3_exec(store->rows, "PRAGMA synchronous = FULL", NULL, NULL, NULL));
 	if (!error)
 		error = note_synced(store);
-	if (!error && store->frames > FRAMES_MANY)
+	if (!error && (store->frames > FRAMES_MANY || log_is_cramped(store)))
 		error = error_of(store,
 				 sqlite3_wal_checkpoint_v2(store->rows, NULL,
 							   SQLITE_CHECKPOINT_PASSIVE, NULL, NULL));
