@@ -139,6 +139,7 @@ static int slot_take(sqlite3 *rows, uint64_t slot)
 	sqlite3_stmt *statement = NULL;
 	int error = sqlite3_prepare_v2(rows,
 				       "SELECT slot, count FROM free WHERE slot <= ?"
+				       " AND sum = row_sum(" FREE_COLUMNS ")"
 				       " ORDER BY slot DESC LIMIT 1",
 				       -1, &statement, NULL)
 			    ? -EIO
@@ -247,10 +248,11 @@ static int chunks_cut(struct losses *losses)
 {
 	const uint64_t first = (losses->end + STORE_BLOCK - 1) / STORE_BLOCK;
 	sqlite3_stmt *statement = NULL;
-	int result = sqlite3_prepare_v2(losses->rows,
-					"SELECT chunk, slots FROM chunk WHERE object = ? AND chunk"
-					" >= ? ORDER BY chunk DESC",
-					-1, &statement, NULL);
+	int result =
+		sqlite3_prepare_v2(losses->rows,
+				   "SELECT chunk, slots FROM chunk WHERE object = ? AND chunk"
+				   " >= ? AND sum = row_sum(" CHUNK_COLUMNS ") ORDER BY chunk DESC",
+				   -1, &statement, NULL);
 	int error = 0;
 
 	if (result == SQLITE_OK) {
@@ -289,9 +291,9 @@ static int object_cut(struct losses *losses)
 		error = run(
 			losses->rows,
 			"UPDATE object SET size = min(size, ?2), cut = iif(cut BETWEEN 0 AND ?2, cut, ?2)"
-			" WHERE id = ?1",
+			" WHERE id = ?1 AND sum = row_sum(" OBJECT_COLUMNS ")",
 			losses->object, (int64_t)losses->end, NULL);
-	if (!error)
+	if (!error && sqlite3_changes(losses->rows) == 1) /* else it is damaged, and stays so */
 		error = run(losses->rows,
 			    "UPDATE object SET sum = row_sum(" OBJECT_COLUMNS ") WHERE id = ?1",
 			    losses->object, 0, NULL);

@@ -25,7 +25,7 @@ prepare() {
 
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 400 root user
-need getfattr setfattr sqlite3 git rsync
+need getfattr setfattr sqlite3 git rsync make cc
 
 steps=${VIEW_STEPS:-2000}
 read -r -a seeds <<<"${VIEW_SEEDS:-1 2 3 4}"
@@ -175,6 +175,16 @@ git -c init.defaultBranch=main init -q "$backing/repo"
 )
 sqlite3 "$backing/db" 'create table t(a); with recursive c(x) as (select 1 union all select x + 1 from c
 	where x < 20000) insert into t select x from c'
+mkdir "$backing/build"
+for ((i = 0; i < 30; i++)); do
+	echo "int part$i(void); int part$i(void) { return $i; }" >"$backing/build/part$i.c"
+	echo "int part$i(void);" >>"$backing/build/parts.h"
+	sum+="${sum:+ + }part$i()"
+done
+echo "#include \"parts.h\"
+int main(void) { return ($sum) != 435; }" >"$backing/build/main.c"
+printf '%s\n' 'all: main' 'main: $(patsubst %.c,%.o,$(wildcard *.c))' '	$(CC) -o $@ $^' '%.o: %.c parts.h' \
+	'	$(CC) -c -o $@ $<' >"$backing/build/Makefile"
 snapshot "$backing" >"$work/before"
 mkdir "$work/tools"
 mount_start "cow=$work/tools"
@@ -189,11 +199,14 @@ assert_equal "200030000 ok" "$(sqlite3 "$mnt/db" 'select sum(a) from t; pragma i
 ) 2>&1 | grep -v '^Checking' >&2 || true
 cmp "$mnt/tree/file.77" "$backing/repo/file.77"
 rsync -a --delete "$mnt/repo/.git/" "$mnt/tree/"
+make -s -j4 -C "$mnt/build" CC=cc && "$mnt/build/main" || fail "a build in the view"
 rm -rf "$mnt/repo"
 mount_kill
 mount_start "cow=$work/tools"
 [ ! -e "$mnt/repo" ] || fail "what was removed is back after SIGKILL"
 cmp "$mnt/tree/HEAD" "$backing/repo/.git/HEAD"
+"$mnt/build/main" || fail "what was built in the view is not what it was after SIGKILL"
+make -s -q -C "$mnt/build" || fail "what was built in the view is to be built again"
 assert_equal "200030000 ok" "$(sqlite3 "$mnt/db" 'select sum(a) from t; pragma integrity_check' | xargs)" SQLite
 mount_stop
 snapshot "$backing" >"$work/after"
