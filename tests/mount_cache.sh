@@ -2,7 +2,7 @@
 # What the kernel has cached of files: it stays over our own changes and from open to open, and goes
 # when others change the file in BACKING; and nobody sees the one half old and the other half new.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 150 root user
+. "${0%/*}/mount.sh" 500 root user
 need python3
 
 stateless=
@@ -133,7 +133,7 @@ mount_stop
 
 # ---- direct writes, asynchronous ones above all, of what is cached
 mount_start
-timeout 60 "$TOOLS/tool_aio" "$mnt/aio" 300 || fail "tool_aio: exit status $?"
+timeout $((200 * ${MOUNT_PATIENCE:-1})) "$TOOLS/tool_aio" "$mnt/aio" 300 || fail "tool_aio: exit status $?"
 cmp "$mnt/aio" "$backing/aio"
 mount_stop
 

@@ -24,7 +24,7 @@ prepare() {
 }
 
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 400 root user
+. "${0%/*}/mount.sh" 600 root user
 need getfattr setfattr sqlite3 git rsync make cc
 
 steps=${VIEW_STEPS:-2000}

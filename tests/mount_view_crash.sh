@@ -9,7 +9,7 @@
 # CRASH_CUTS says how often the power is cut (20), CRASH_STEPS how much is done before (600), CRASH_SEED
 # by which chance (2).
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 600 root
+. "${0%/*}/mount.sh" 900 root
 
 if [ -z "${CRASH_NAMESPACE-}" ]; then
 	CRASH_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"

@@ -3,7 +3,7 @@
 # What is synced of a view that is kept, and when: judged by cachestat(2) on its store, as mount_flush.sh
 # does for a plain mount.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 120 root user
+. "${0%/*}/mount.sh" 300 root user
 
 head -c 1M /dev/urandom >"$backing/file"
 mkdir "$backing/folder"

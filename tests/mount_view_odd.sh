@@ -6,7 +6,7 @@
 #
 # The disks are loop devices, in a mount namespace of this script: the kernel takes them away with it.
 # shellcheck source=tests/mount.sh
-. "${0%/*}/mount.sh" 240 root
+. "${0%/*}/mount.sh" 400 root
 
 if [ -z "${VIEW_NAMESPACE-}" ]; then
 	VIEW_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"
