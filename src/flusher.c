@@ -73,6 +73,9 @@ static int sync_names(struct nodes *nodes, struct node *folder, int descriptor)
 			opened = backing_reopen(nodes->backing, path, O_RDONLY | O_DIRECTORY);
 		while ((opened == -EMFILE || opened == -ENFILE) && node_descriptors_trim(nodes, 4));
 		node_descriptor_put(nodes, folder);
+		/* It may be written, and not read: with all that is on its file system. */
+		if (opened == -EACCES && folder->device->mount >= 0)
+			return syncfs(folder->device->mount) ? -errno : 0;
 		if (opened < 0)
 			return opened == -ENOENT ? 0 : opened;
 		descriptor = opened;

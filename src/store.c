@@ -78,7 +78,6 @@ enum statement {
 	FREE_EACH,
 	UNDO_ADD,
 	UNDO_CUT,
-	UNDO_REMOVE,
 	UNDO_CLEAR,
 	STATEMENTS,
 };
@@ -138,7 +137,6 @@ static const char *const texts[STATEMENTS] = {
 	[UNDO_CUT] = "UPDATE undo SET size = ?2,"
 		     " sum = row_sum(id, object, chunk, blocks, slots, ?2)"
 		     " WHERE object = ?1 AND size > ?2",
-	[UNDO_REMOVE] = "DELETE FROM undo WHERE object = ?",
 	[UNDO_CLEAR] = "DELETE FROM undo",
 };
 
@@ -729,8 +727,6 @@ int store_object_remove(struct store *store, int64_t id)
 
 	if (!error)
 		error = run_id(store, OBJECT_REMOVE_CHUNKS, id);
-	if (!error)
-		error = run_id(store, UNDO_REMOVE, id);
 	if (!error)
 		error = run_id(store, OBJECT_REMOVE_NAMES, id);
 	if (!error)

@@ -17,7 +17,8 @@
 struct lost {
 	uint64_t number, size;
 	struct store_chunk before;
-	uint64_t blocks; /* a bit for each */
+	uint64_t slots[STORE_CHUNK]; /* where the blocks should be */
+	uint64_t blocks;	     /* a bit for each */
 };
 
 struct losses {
@@ -90,6 +91,7 @@ static int chunk_look(struct losses *losses, struct lost *lost, const struct sto
 		    block_read(losses->heap, now->slots[i], now->sums[i], block))
 			continue;
 		lost->blocks |= UINT64_C(1) << i;
+		lost->slots[i] = now->slots[i];
 		if (at + STORE_BLOCK > lost->size) {
 			uint64_t end = at > lost->size ? at : lost->size;
 
@@ -237,8 +239,10 @@ static int chunk_take_back(struct losses *losses, const struct lost *lost)
 		}
 	}
 	sqlite3_finalize(statement);
+	/* (A block may have been kept twice, when its file was forgotten in between: what is of it
+	 * first is what was synced.) */
 	for (unsigned int i = 0; i < STORE_CHUNK && !error; i++)
-		if (lost->blocks >> i & 1)
+		if ((lost->blocks >> i & 1) && now.slots[i] == lost->slots[i])
 			error = block_take_back(losses, lost, &now, i);
 	return error ? error : chunk_write(losses, lost->number, &now);
 }

@@ -719,7 +719,8 @@ static int set_size_locked(struct view *view, struct node *node, uint64_t size)
 		if (size < object.size) {
 			if (size < object.cut)
 				object.cut = size;
-			error = store_undo_cut(view->store, object.id, size);
+			if (object.has_blocks)
+				error = store_undo_cut(view->store, object.id, size);
 			if (!error)
 				error = cut_blocks(view, own, &after,
 						   (size + STORE_BLOCK - 1) / STORE_BLOCK);

@@ -196,6 +196,19 @@ for try in 1 2 3; do
 done
 mount_stop
 
+# Names in a folder that may be written and not read: the daemon of an ordinary user cannot open it
+mount_start flush=10ms
+mkdir "$mnt/unread"
+chmod 300 "$mnt/unread"
+for i in 1 2 3; do
+	echo x >"$mnt/unread/$i"
+	sleep 0.1
+done
+mount_stop
+! grep 'may not be on the disk' "$log" || fail "a folder that may not be read"
+chmod 700 "$backing/unread"
+rm -r "$backing/unread"
+
 # A shared mapping of a client counts from its msync
 policy=10ms
 file_make

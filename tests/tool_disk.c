@@ -10,8 +10,8 @@
  *
  * tool_disk cut IMAGE LOG NUMBER SEED
  *	The power is cut after record NUMBER: IMAGE, which is as it was when the log began, gets all
- *	writes up to the last flush before, and of those after it some sectors, by chance. Prints
- *the marks before NUMBER.
+ *	writes up to the last flush before, and of those after it some, by chance. Prints the
+ *	marks before NUMBER.
  */
 #include "tool.h"
 
@@ -140,7 +140,7 @@ static bool record_next(FILE *file, struct record *head, unsigned char **bytes)
 }
 
 /* What gets to the disk, or not, as a whole */
-static const uint64_t pieces[] = {512, 4096, UINT64_MAX, UINT64_MAX};
+static const uint64_t pieces[] = {4096, 65536, UINT64_MAX, UINT64_MAX};
 #define PIECES 4
 
 /* Whether a piece does. With the last kind, all that lies in a MiB of the disk shares its fate. */
