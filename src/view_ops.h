@@ -22,7 +22,6 @@ static inline struct timespec view_now(void)
 	return now;
 }
 
-/* Within a transaction: a change that is to be seen in the node when it is committed. */
 /* view_data.c */
 ssize_t view_write_bytes(struct view *view, struct node *node, uint64_t offset, const void *bytes,
 			 size_t length);
