@@ -23,7 +23,7 @@
 #include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-#include <zlib.h>
+#include <xxhash.h>
 
 #define FORMAT 1
 
@@ -76,6 +76,8 @@ enum statement {
 	FREE_ADD,
 	FREE_REMOVE,
 	FREE_EACH,
+	FREE_LAST,
+	UNDO_CHUNKS,
 	UNDO_ADD,
 	UNDO_CUT,
 	UNDO_CLEAR,
@@ -132,6 +134,12 @@ static const char *const texts[STATEMENTS] = {
 	[FREE_ADD] = "INSERT OR REPLACE INTO free VALUES (?1, ?2, row_sum(?1, ?2))",
 	[FREE_REMOVE] = "DELETE FROM free WHERE slot = ?",
 	[FREE_EACH] = "SELECT slot, count, " WHOLE(FREE_COLUMNS) " FROM free",
+	[FREE_LAST] = "SELECT slot + count, " WHOLE(FREE_COLUMNS) " FROM free"
+								  " ORDER BY slot DESC LIMIT 1",
+	[UNDO_CHUNKS] = "SELECT slots, " WHOLE(
+		CHUNK_COLUMNS) " FROM chunk JOIN"
+			       " (SELECT DISTINCT object AS o, chunk AS c FROM undo)"
+			       " ON object = o AND chunk = c",
 	[UNDO_ADD] = "INSERT INTO undo VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
 		     " row_sum(?1, ?2, ?3, ?4, ?5, ?6))",
 	[UNDO_CUT] = "UPDATE undo SET size = ?2,"
@@ -184,7 +192,7 @@ void object_free(struct object *object)
 /* A checksum of the values of a row, and of what kinds they are. */
 static void row_sum(sqlite3_context *context, int count, sqlite3_value **values)
 {
-	uLong sum = crc32(0, NULL, 0);
+	XXH64_hash_t sum = 0;
 
 	for (int i = 0; i < count; i++) {
 		unsigned char kind = (unsigned char)sqlite3_value_type(values[i]);
@@ -197,10 +205,10 @@ static void row_sum(sqlite3_context *context, int count, sqlite3_value **values)
 			length = sqlite3_value_bytes(values[i]);
 			number = length;
 		}
-		sum = crc32(sum, &kind, 1);
-		sum = crc32(sum, (const Bytef *)&number, sizeof(number));
+		sum = XXH3_64bits_withSeed(&kind, sizeof(kind), sum);
+		sum = XXH3_64bits_withSeed(&number, sizeof(number), sum);
 		if (length && bytes != &number)
-			sum = crc32(sum, bytes, (uInt)length);
+			sum = XXH3_64bits_withSeed(bytes, (size_t)length, sum);
 	}
 	sqlite3_result_int64(context, (int64_t)sum);
 }
@@ -909,23 +917,68 @@ int store_xattrs_each(struct store *store, int64_t object,
 
 uint32_t store_sum(const void *block)
 {
-	return (uint32_t)crc32(0, block, STORE_BLOCK);
+	return (uint32_t)XXH3_64bits(block, STORE_BLOCK);
+}
+
+int chunk_pack(const struct store_chunk *chunk, uint64_t blocks, unsigned char *packed)
+{
+	unsigned char *to = packed + sizeof(blocks);
+
+	for (unsigned int i = 0; i < STORE_CHUNK; i++) {
+		if (chunk->slots[i] == SLOT_BASE)
+			blocks &= ~(UINT64_C(1) << i);
+		if (blocks >> i & 1)
+			to = mempcpy(to, &chunk->slots[i], sizeof(chunk->slots[i]));
+	}
+	for (unsigned int i = 0; i < STORE_CHUNK; i++)
+		if (blocks >> i & 1)
+			to = mempcpy(to, &chunk->sums[i], sizeof(chunk->sums[i]));
+	memcpy(packed, &blocks, sizeof(blocks));
+	return blocks ? (int)(to - packed) : 0;
+}
+
+bool chunk_unpack(sqlite3_stmt *statement, int at, struct store_chunk *chunk)
+{
+	const unsigned char *from = sqlite3_column_blob(statement, at);
+	const size_t length = (size_t)sqlite3_column_bytes(statement, at);
+	const unsigned char *sums;
+	uint64_t blocks;
+	size_t count;
+
+	memset(chunk, 0, sizeof(*chunk));
+	if (!length)
+		return true;
+	if (length < sizeof(blocks))
+		return false;
+	memcpy(&blocks, from, sizeof(blocks));
+	from += sizeof(blocks);
+	count = (size_t)__builtin_popcountll(blocks);
+	if (length != sizeof(blocks) + count * (sizeof(chunk->slots[0]) + sizeof(chunk->sums[0])))
+		return false;
+	sums = from + count * sizeof(chunk->slots[0]);
+	for (unsigned int i = 0; i < STORE_CHUNK; i++) {
+		if (!(blocks >> i & 1))
+			continue;
+		memcpy(&chunk->slots[i], from, sizeof(chunk->slots[i]));
+		memcpy(&chunk->sums[i], sums, sizeof(chunk->sums[i]));
+		from += sizeof(chunk->slots[i]);
+		sums += sizeof(chunk->sums[i]);
+	}
+	return true;
 }
 
 int store_chunk_set(struct store *store, int64_t object, uint64_t number,
 		    const struct store_chunk *chunk)
 {
-	sqlite3_stmt *statement;
-	bool any = false;
+	unsigned char packed[CHUNK_PACKED];
+	const int length = chunk_pack(chunk, UINT64_MAX, packed);
+	sqlite3_stmt *statement = prepare(store, length ? CHUNK_SET : CHUNK_REMOVE);
 
-	for (int i = 0; i < STORE_CHUNK && !any; i++)
-		any = chunk->slots[i] != SLOT_BASE;
-	statement = prepare(store, any ? CHUNK_SET : CHUNK_REMOVE);
 	if (statement) {
 		sqlite3_bind_int64(statement, 1, object);
 		sqlite3_bind_int64(statement, 2, (int64_t)number);
-		if (any)
-			sqlite3_bind_blob(statement, 3, chunk, sizeof(*chunk), SQLITE_STATIC);
+		if (length)
+			sqlite3_bind_blob(statement, 3, packed, length, SQLITE_STATIC);
 	}
 	return run(store, statement);
 }
@@ -942,11 +995,10 @@ int store_chunks_each(struct store *store, int64_t object,
 		sqlite3_bind_int64(statement, 1, object);
 	result = first(store, statement);
 	while (result == 1) {
-		if (sqlite3_column_bytes(statement, 1) != sizeof(chunk)) {
+		if (!chunk_unpack(statement, 1, &chunk)) {
 			result = -EIO;
 			break;
 		}
-		memcpy(&chunk, sqlite3_column_blob(statement, 1), sizeof(chunk));
 		result = each(context, (uint64_t)sqlite3_column_int64(statement, 0), &chunk);
 		if (result)
 			break;
@@ -959,34 +1011,19 @@ int store_chunks_each(struct store *store, int64_t object,
 int store_undo_add(struct store *store, int64_t object, uint64_t number, uint64_t blocks,
 		   const struct store_chunk *before, uint64_t size)
 {
-	const size_t count = (size_t)__builtin_popcountll(blocks);
-	unsigned char packed[sizeof(*before)];
+	unsigned char packed[CHUNK_PACKED];
 	sqlite3_stmt *statement;
-	bool any = false;
 
 	if (store->in_memory || !blocks)
 		return 0;
-	for (size_t i = 0, n = 0; i < STORE_CHUNK && before; i++) {
-		if (!(blocks >> i & 1))
-			continue;
-		any = any || before->slots[i] != SLOT_BASE;
-		memcpy(packed + n * sizeof(uint64_t), &before->slots[i], sizeof(uint64_t));
-		memcpy(packed + count * sizeof(uint64_t) + n * sizeof(uint32_t), &before->sums[i],
-		       sizeof(uint32_t));
-		n++;
-	}
 	statement = prepare(store, UNDO_ADD);
 	if (statement) {
 		sqlite3_bind_int64(statement, 1, ++store->undo);
 		sqlite3_bind_int64(statement, 2, object);
 		sqlite3_bind_int64(statement, 3, (int64_t)number);
 		sqlite3_bind_int64(statement, 4, (int64_t)blocks);
-		if (any)
-			sqlite3_bind_blob(statement, 5, packed,
-					  (int)(count * (sizeof(uint64_t) + sizeof(uint32_t))),
-					  SQLITE_STATIC);
-		else
-			sqlite3_bind_null(statement, 5);
+		sqlite3_bind_blob(statement, 5, packed,
+				  before ? chunk_pack(before, blocks, packed) : 0, SQLITE_STATIC);
 		sqlite3_bind_int64(statement, 6, (int64_t)size);
 	}
 	return run(store, statement);
@@ -1209,6 +1246,45 @@ static int load_free(struct store *store)
 	return result;
 }
 
+/*
+ * Where the heap's used slots end, at most *end: the rows have a later one while it is in use. What
+ * was taken since the last sync is named by chunks that have something to be undone, or is free.
+ */
+static int end_find(struct store *store, uint64_t *end)
+{
+	sqlite3_stmt *statement;
+	uint64_t last = 0, slot;
+	struct store_chunk chunk;
+	int found = meta_get(store, "synced_end", &statement);
+
+	if (found == 1) {
+		last = (uint64_t)sqlite3_column_int64(statement, 0);
+		sqlite3_reset(statement);
+		statement = prepare(store, FREE_LAST);
+		found = first(store, statement);
+	}
+	if (found == 1) {
+		slot = (uint64_t)sqlite3_column_int64(statement, 0);
+		last = slot > last ? slot : last;
+		sqlite3_reset(statement);
+	}
+	if (found < 0 || last == 0)
+		return found;
+	statement = prepare(store, UNDO_CHUNKS);
+	found = first(store, statement);
+	while (found == 1 && chunk_unpack(statement, 0, &chunk)) {
+		for (int i = 0; i < STORE_CHUNK; i++)
+			if (chunk.slots[i] >= SLOT_FIRST && chunk.slots[i] >= last)
+				last = chunk.slots[i] + 1;
+		found = next(store, statement);
+	}
+	sqlite3_reset(statement);
+	if (found == 0 && last < *end)
+		*end = last;
+	store->damaged = false; /* of a chunk: it is told when its file is read */
+	return 0;
+}
+
 /* For what each store has. */
 static int missing(struct store *store)
 {
@@ -1286,7 +1362,7 @@ static int store_load(struct store *store, const struct store_options *options, 
 	if (found == 1)
 		found = meta_get(store, "end", &statement);
 	if (found == 1) {
-		int64_t end = sqlite3_column_int64(statement, 0);
+		uint64_t end = (uint64_t)sqlite3_column_int64(statement, 0);
 
 		sqlite3_reset(statement);
 		found = meta_get(store, "synced", &statement);
@@ -1294,19 +1370,21 @@ static int store_load(struct store *store, const struct store_options *options, 
 			store->synced = (uint64_t)sqlite3_column_int64(statement, 0);
 			sqlite3_reset(statement);
 		}
+		if (found >= 0)
+			found = end_find(store, &end);
 		if (found >= 0) {
-			store->end = store->reserved = (uint64_t)end;
+			store->end = store->reserved = end;
 			found = 1;
 		}
 	}
 	if (found == 1) {
-		store->used = store->end - SLOT_FIRST;
 		found = 0;
 		if (store->end * STORE_BLOCK > mmapio_file_size(store->heap))
 			found = mmapio_file_resize(store->heap, store->end * STORE_BLOCK,
 						   MMAPIO_FOREVER);
 		if (found == 0)
 			found = rows_undo(store->rows, store->heap);
+		store->used = store->end - SLOT_FIRST;
 		if (found == 0)
 			found = load_free(store);
 		/* Slots are free when the disk knows it. */
@@ -1398,6 +1476,8 @@ static int note_synced(struct store *store)
 	if (error)
 		return error;
 	error = meta_set_number(store, "synced", (int64_t)++store->synced);
+	if (!error)
+		error = meta_set_number(store, "synced_end", (int64_t)store->end);
 	if (!error)
 		error = run(store, prepare(store, UNDO_CLEAR));
 	if (!error)

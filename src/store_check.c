@@ -201,14 +201,14 @@ static bool is_undone(struct check *check, int64_t object, uint64_t number, unsi
 				   " AND sum = row_sum(" UNDO_COLUMNS ")";
 	sqlite3_stmt *statement = NULL;
 	struct store_chunk before;
-	uint64_t blocks;
 	bool undone = false;
 
 	if (sqlite3_prepare_v2(check->rows, text, -1, &statement, NULL) == SQLITE_OK) {
 		sqlite3_bind_int64(statement, 1, object);
 		sqlite3_bind_int64(statement, 2, (int64_t)number);
 		while (!undone && sqlite3_step(statement) == SQLITE_ROW)
-			undone = undo_read(statement, 0, &blocks, &before) && (blocks >> i & 1) &&
+			undone = chunk_unpack(statement, 1, &before) &&
+				 ((uint64_t)sqlite3_column_int64(statement, 0) >> i & 1) &&
 				 (before.slots[i] < SLOT_FIRST ||
 				  block_is(check, before.slots[i], before.sums[i]));
 	}
@@ -223,12 +223,11 @@ static void own_chunk(struct check *check, sqlite3_stmt *statement)
 	struct store_chunk chunk;
 	char *path = path_of(check, object);
 
-	if (sqlite3_column_bytes(statement, 2) != sizeof(chunk)) {
+	if (!chunk_unpack(statement, 2, &chunk)) {
 		found(check, "%s: the row of its blocks has a wrong length", path ? path : "?");
 		free(path);
 		return;
 	}
-	memcpy(&chunk, sqlite3_column_blob(statement, 2), sizeof(chunk));
 	for (unsigned int i = 0; i < STORE_CHUNK; i++) {
 		uint64_t slot = chunk.slots[i];
 

@@ -30,8 +30,13 @@ int rows_init(sqlite3 *rows);
  */
 int rows_undo(sqlite3 *rows, struct mmapio_file *heap);
 
-/* Columns `blocks`, a bit for each, and `slots`, of these: what they were (NULL: all SLOT_BASE).
- * False: they do not match. */
-bool undo_read(sqlite3_stmt *statement, int at, uint64_t *blocks, struct store_chunk *before);
+/*
+ * Blocks of a chunk (a bit for each) as a value of a column: which of them are not SLOT_BASE, in 8
+ * bytes, then their slots, then their checksums; nothing where none is. Its length.
+ */
+#define CHUNK_PACKED (sizeof(uint64_t) + sizeof(struct store_chunk))
+int chunk_pack(const struct store_chunk *chunk, uint64_t blocks, unsigned char *packed);
+/* A column; those that it does not name are SLOT_BASE. False: it is no such value. */
+bool chunk_unpack(sqlite3_stmt *statement, int at, struct store_chunk *chunk);
 
 #endif

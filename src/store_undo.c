@@ -32,8 +32,10 @@ struct losses {
 
 /* Runs a statement that returns no row; what it has no place for is not bound. 0 or negative errno.
  */
-static int run(sqlite3 *rows, const char *text, int64_t first, int64_t second, const void *blob)
+static int run(sqlite3 *rows, const char *text, int64_t first, int64_t second,
+	       const struct store_chunk *chunk)
 {
+	unsigned char packed[CHUNK_PACKED];
 	sqlite3_stmt *statement = NULL;
 	int result = sqlite3_prepare_v2(rows, text, -1, &statement, NULL);
 
@@ -45,8 +47,8 @@ static int run(sqlite3 *rows, const char *text, int64_t first, int64_t second, c
 		if (count >= 2)
 			sqlite3_bind_int64(statement, 2, second);
 		if (count >= 3)
-			sqlite3_bind_blob(statement, 3, blob, (int)sizeof(struct store_chunk),
-					  SQLITE_STATIC);
+			sqlite3_bind_blob(statement, 3, packed,
+					  chunk_pack(chunk, UINT64_MAX, packed), SQLITE_STATIC);
 		result = sqlite3_step(statement);
 	}
 	sqlite3_finalize(statement);
@@ -99,30 +101,6 @@ static int chunk_look(struct losses *losses, struct lost *lost, const struct sto
 		}
 	}
 	return lost->blocks ? losses_add(losses, lost) : 0;
-}
-
-bool undo_read(sqlite3_stmt *statement, int at, uint64_t *blocks, struct store_chunk *before)
-{
-	const unsigned char *bytes = sqlite3_column_blob(statement, at + 1);
-	size_t length = (size_t)sqlite3_column_bytes(statement, at + 1);
-	size_t count;
-
-	*blocks = (uint64_t)sqlite3_column_int64(statement, at);
-	memset(before, 0, sizeof(*before));
-	if (!length)
-		return true;
-	count = (size_t)__builtin_popcountll(*blocks);
-	if (length != count * (sizeof(uint64_t) + sizeof(uint32_t)))
-		return false;
-	for (size_t i = 0, n = 0; i < STORE_CHUNK; i++) {
-		if (!(*blocks >> i & 1))
-			continue;
-		memcpy(&before->slots[i], bytes + n * sizeof(uint64_t), sizeof(uint64_t));
-		memcpy(&before->sums[i], bytes + count * sizeof(uint64_t) + n * sizeof(uint32_t),
-		       sizeof(uint32_t));
-		n++;
-	}
-	return true;
 }
 
 /* --- Taking back ------------------------------------------------------------------------------ */
@@ -232,11 +210,8 @@ static int chunk_take_back(struct losses *losses, const struct lost *lost)
 			       &statement, NULL) == SQLITE_OK) {
 		sqlite3_bind_int64(statement, 1, losses->object);
 		sqlite3_bind_int64(statement, 2, (int64_t)lost->number);
-		if (sqlite3_step(statement) == SQLITE_ROW &&
-		    sqlite3_column_bytes(statement, 0) == sizeof(now)) {
-			memcpy(&now, sqlite3_column_blob(statement, 0), sizeof(now));
+		if (sqlite3_step(statement) == SQLITE_ROW && chunk_unpack(statement, 0, &now))
 			error = 0;
-		}
 	}
 	sqlite3_finalize(statement);
 	/* (A block may have been kept twice, when its file was forgotten in between: what is of it
@@ -268,9 +243,8 @@ static int chunks_cut(struct losses *losses)
 		struct store_chunk chunk;
 
 		result = SQLITE_OK;
-		if (sqlite3_column_bytes(statement, 1) != sizeof(chunk))
+		if (!chunk_unpack(statement, 1, &chunk))
 			continue;
-		memcpy(&chunk, sqlite3_column_blob(statement, 1), sizeof(chunk));
 		for (unsigned int i = 0; i < STORE_CHUNK && !error; i++) {
 			if (number * STORE_CHUNK + i < first || chunk.slots[i] == SLOT_BASE)
 				continue;
@@ -357,12 +331,11 @@ static int row_look(struct losses *losses, sqlite3_stmt *statement)
 	if (object != losses->object)
 		error = object_take_back(losses);
 	losses->object = object;
-	if (error || !undo_read(statement, 3, &lost.blocks, &lost.before) ||
-	    sqlite3_column_bytes(statement, 5) != sizeof(now))
+	if (error || !chunk_unpack(statement, 4, &lost.before) || !chunk_unpack(statement, 5, &now))
 		return error;
 	lost.number = (uint64_t)sqlite3_column_int64(statement, 1);
 	lost.size = (uint64_t)sqlite3_column_int64(statement, 2);
-	memcpy(&now, sqlite3_column_blob(statement, 5), sizeof(now));
+	lost.blocks = (uint64_t)sqlite3_column_int64(statement, 3);
 	return chunk_look(losses, &lost, &now);
 }
 

@@ -65,8 +65,11 @@ void own_free(struct own *own)
 		return;
 	HASH_ITER (hh, own->chunks, chunk, next) {
 		HASH_DEL(own->chunks, chunk);
-		free(chunk);
+		if (chunk < own->loaded || chunk >= own->loaded + own->loaded_count)
+			free(chunk);
 	}
+	free(own->loaded);
+	free(own->owners);
 	object_free(&own->object);
 	pthread_rwlock_destroy(&own->data);
 	free(own);
@@ -88,24 +91,58 @@ void own_adopt(struct own *own, const struct object *object)
 	to->has_xattrs = object->has_xattrs;
 }
 
+/* One more of an array that grows. */
 static int chunk_load(void *context, uint64_t number, const struct store_chunk *row)
 {
 	struct own *own = context;
-	struct chunk *chunk = malloc(sizeof(*chunk));
+	struct chunk *chunk;
 
-	if (!chunk)
-		return -ENOMEM;
+	if ((own->loaded_count & (own->loaded_count - 1)) == 0) {
+		size_t room = own->loaded_count ? 2 * own->loaded_count : 1;
+
+		chunk = realloc(own->loaded, room * sizeof(*chunk));
+		if (!chunk)
+			return -ENOMEM;
+		own->loaded = chunk;
+	}
+	chunk = &own->loaded[own->loaded_count++];
 	chunk->number = number;
 	chunk->row = *row;
 	chunk->verified = 0;
 	chunk->undo = 0;
-	HASH_ADD(hh, own->chunks, number, sizeof(number), chunk);
-	if (!chunk->hh.tbl) {
-		free(chunk);
-		return -ENOMEM;
-	}
 	for (int i = 0; i < STORE_CHUNK; i++)
 		own->block_count += row->slots[i] >= SLOT_FIRST;
+	return 0;
+}
+
+static int by_slot(const void *a, const void *b)
+{
+	const struct slot_owner *first = a, *second = b;
+
+	return first->slot < second->slot ? -1 : first->slot > second->slot;
+}
+
+static int chunks_load(struct view *view, struct own *own)
+{
+	int error = store_chunks_each(view->store, own->object.id, chunk_load, own);
+
+	if (error || !own->loaded_count)
+		return error;
+	own->owners = malloc(own->block_count * sizeof(*own->owners) + 1);
+	if (!own->owners || own->loaded_count > UINT32_MAX)
+		return -ENOMEM;
+	for (size_t at = 0; at < own->loaded_count; at++) {
+		struct chunk *chunk = &own->loaded[at];
+
+		HASH_ADD(hh, own->chunks, number, sizeof(chunk->number), chunk);
+		if (!chunk->hh.tbl)
+			return -ENOMEM;
+		for (uint32_t i = 0; i < STORE_CHUNK; i++)
+			if (chunk->row.slots[i] >= SLOT_FIRST)
+				own->owners[own->owners_count++] =
+					(struct slot_owner){chunk->row.slots[i], (uint32_t)at, i};
+	}
+	qsort(own->owners, own->owners_count, sizeof(*own->owners), by_slot);
 	return 0;
 }
 
@@ -122,7 +159,7 @@ static int own_load_locked(struct view *view, struct node *node, struct object *
 	own->object = *object;
 	pthread_rwlock_init(&own->data, NULL);
 	if (object->has_blocks)
-		error = store_chunks_each(view->store, object->id, chunk_load, own);
+		error = chunks_load(view, own);
 	if (error) {
 		own_free(own);
 		return error;

@@ -27,6 +27,13 @@ struct chunk {
 	UT_hash_handle hh;
 };
 
+/* Which block of a file's lies in a slot. */
+struct slot_owner {
+	uint64_t slot;
+	uint32_t chunk; /* of own->loaded */
+	uint32_t block; /* of that */
+};
+
 struct own {
 	/*
 	 * Its row is the same. What it was made of (base, id, target) is constant; what its data
@@ -36,6 +43,10 @@ struct own {
 	bool removed; /* view->lock: its row is gone */
 	pthread_rwlock_t data;
 	struct chunk *chunks; /* data: those with a row */
+	struct chunk *loaded; /* constant: an array of those that had one when it was loaded, */
+	size_t loaded_count;
+	struct slot_owner *owners; /* constant: and where their blocks were, by slot */
+	size_t owners_count;
 	uint64_t block_count; /* data: slots */
 	_Atomic bool tripped; /* its base was changed behind the view, which has been said */
 };

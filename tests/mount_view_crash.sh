@@ -188,6 +188,7 @@ for call in pwrite64 fdatasync fsync ftruncate pwrite64+ fdatasync+ ftruncate+; 
 		python3 "$work/steps.py" check "$mnt" "$seed" 60 "$done" $((done + 1)) || fail "$where: $done steps were done"
 		mount_stop
 		"${program[@]}" --check "$work/store" >"$work/out" 2>&1 || fail "$where: --check: $(cat "$work/out")"
+		grep -q ': whole; 0 bytes that nothing uses$' "$work/out" || fail "$where: leaks: $(cat "$work/out")"
 		[ "$done" -lt 60 ] || break # it does not do so more often
 	done
 	echo "killed at $killed of its calls of $call"
