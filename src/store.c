@@ -29,12 +29,12 @@
 
 static const char schema[] =
 	"CREATE TABLE meta (key TEXT PRIMARY KEY, value, sum INTEGER) WITHOUT ROWID;"
-	"CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, base BLOB UNIQUE, base_path BLOB,"
+	"CREATE TABLE object (id INTEGER PRIMARY KEY AUTOINCREMENT, layer INTEGER, base BLOB, base_path BLOB,"
 	" base_size INTEGER, base_mtime INTEGER, base_mtime_ns INTEGER, base_ctime INTEGER,"
 	" base_ctime_ns INTEGER, ino INTEGER, mode INTEGER, uid INTEGER, gid INTEGER,"
 	" device INTEGER, links INTEGER, size INTEGER, blocks INTEGER, atime INTEGER,"
 	" atime_ns INTEGER, mtime INTEGER, mtime_ns INTEGER, ctime INTEGER, ctime_ns INTEGER,"
-	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER, sum INTEGER);"
+	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER, sum INTEGER, UNIQUE (layer, base));"
 	"CREATE INDEX orphan ON object (links) WHERE links = 0;"
 	"CREATE TABLE name (folder INTEGER, name BLOB, object INTEGER, sum INTEGER,"
 	" PRIMARY KEY (folder, name)) WITHOUT ROWID;"
@@ -86,7 +86,7 @@ enum statement {
 
 #define OBJECT_VALUES                                                                              \
 	"?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,"   \
-	" ?21, ?22, ?23, ?24, ?25, ?26"
+	" ?21, ?22, ?23, ?24, ?25, ?26, ?27"
 
 /* The last column of whatever is read. */
 #define WHOLE(COLUMNS) "sum = row_sum(" COLUMNS ")"
@@ -101,12 +101,13 @@ static const char *const texts[STATEMENTS] = {
 	[META_SET] = "INSERT OR REPLACE INTO meta VALUES (?1, ?2, row_sum(?1, ?2))",
 	[OBJECT_ADD] = "INSERT INTO object (id, " OBJECT_COLUMNS ", sum) VALUES (?1, " OBJECT_VALUES
 		       ", row_sum(" OBJECT_VALUES "))",
-	[OBJECT_SET] = "UPDATE object SET ino = ?9, mode = ?10, uid = ?11, gid = ?12, device = ?13,"
-		       " links = ?14, size = ?15, blocks = ?16, atime = ?17, atime_ns = ?18,"
-		       " mtime = ?19, mtime_ns = ?20, ctime = ?21, ctime_ns = ?22, cut = ?23,"
-		       " parent = ?25, has = ?26, sum = row_sum(" OBJECT_BASE ", ?9, ?10, ?11, ?12,"
-		       " ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, target, ?25, ?26)"
-		       " WHERE id = ?1",
+	[OBJECT_SET] =
+		"UPDATE object SET ino = ?10, mode = ?11, uid = ?12, gid = ?13, device = ?14,"
+		" links = ?15, size = ?16, blocks = ?17, atime = ?18, atime_ns = ?19,"
+		" mtime = ?20, mtime_ns = ?21, ctime = ?22, ctime_ns = ?23, cut = ?24,"
+		" parent = ?26, has = ?27, sum = row_sum(" OBJECT_BASE ", ?10, ?11, ?12, ?13,"
+		" ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, target, ?26, ?27)"
+		" WHERE id = ?1",
 	[OBJECT_REMOVE] = "DELETE FROM object WHERE id = ?",
 	[OBJECT_REMOVE_NAMES] = "DELETE FROM name WHERE folder = ?",
 	[OBJECT_REMOVE_XATTRS] = "DELETE FROM xattr WHERE object = ?",
@@ -114,7 +115,7 @@ static const char *const texts[STATEMENTS] = {
 	[OBJECT_GET] =
 		"SELECT id, " OBJECT_COLUMNS ", " WHOLE(OBJECT_COLUMNS) " FROM object WHERE id = ?",
 	[OBJECT_FIND] = "SELECT id, " OBJECT_COLUMNS
-			", " WHOLE(OBJECT_COLUMNS) " FROM object WHERE base = ?",
+			", " WHOLE(OBJECT_COLUMNS) " FROM object WHERE layer = ? AND base = ?",
 	[OBJECT_ORPHAN] =
 		"SELECT id, " WHOLE(OBJECT_COLUMNS) " FROM object WHERE links = 0 LIMIT 1",
 	[NAME_GET] =
@@ -594,6 +595,7 @@ static void object_bind(sqlite3_stmt *statement, const struct object *object)
 	if (object->id)
 		sqlite3_bind_int64(statement, at, object->id);
 	at++;
+	sqlite3_bind_int64(statement, at++, object->layer);
 	if (object->has_base) {
 		sqlite3_bind_blob(statement, at, object->base.bytes, (int)object->base.length,
 				  SQLITE_STATIC);
@@ -638,6 +640,7 @@ static int object_read(struct store *store, sqlite3_stmt *statement, struct obje
 	if (found <= 0)
 		return found;
 	*object = (struct object){.id = sqlite3_column_int64(statement, at++)};
+	object->layer = sqlite3_column_int64(statement, at++);
 	object->has_base = sqlite3_column_type(statement, at) != SQLITE_NULL;
 	object->base.length = (size_t)sqlite3_column_bytes(statement, at);
 	if (object->base.length > sizeof(object->base.bytes))
@@ -751,12 +754,15 @@ int store_object_get(struct store *store, int64_t id, struct object *object)
 	return object_read(store, statement, object);
 }
 
-int store_object_find(struct store *store, const struct store_identity *base, struct object *object)
+int store_object_find(struct store *store, int64_t layer, const struct store_identity *base,
+		      struct object *object)
 {
 	sqlite3_stmt *statement = prepare(store, OBJECT_FIND);
 
-	if (statement)
-		sqlite3_bind_blob(statement, 1, base->bytes, (int)base->length, SQLITE_STATIC);
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, layer);
+		sqlite3_bind_blob(statement, 2, base->bytes, (int)base->length, SQLITE_STATIC);
+	}
 	return object_read(store, statement, object);
 }
 

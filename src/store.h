@@ -30,6 +30,7 @@ struct store_identity {
 /* An object that is not, or not in all, what is in BACKING. */
 struct object {
 	int64_t id;
+	int64_t layer; /* what it is a state of */
 	bool has_base;
 	struct store_identity base;
 	char *base_path;    /* from BACKING's root; the object's own */
@@ -93,7 +94,7 @@ int store_object_set(struct store *store, const struct object *object);
 int store_object_remove(struct store *store, int64_t id);
 /* 1: *object is set, to be freed with object_free(); 0: there is none. */
 int store_object_get(struct store *store, int64_t id, struct object *object);
-int store_object_find(struct store *store, const struct store_identity *base,
+int store_object_find(struct store *store, int64_t layer, const struct store_identity *base,
 		      struct object *object);
 /* Objects without a link: 1 and *id, or 0. */
 int store_object_orphan(struct store *store, int64_t *id);

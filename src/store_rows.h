@@ -10,7 +10,7 @@
 /* What row_sum() is of, table by table. (An object's number is not known when it is added.) */
 #define META_COLUMNS "key, value"
 #define OBJECT_BASE                                                                                \
-	"base, base_path, base_size, base_mtime, base_mtime_ns, base_ctime, base_ctime_ns"
+	"layer, base, base_path, base_size, base_mtime, base_mtime_ns, base_ctime, base_ctime_ns"
 #define OBJECT_COLUMNS                                                                             \
 	OBJECT_BASE ", ino, mode, uid, gid, device, links, size, blocks, atime, atime_ns, mtime,"  \
 		    " mtime_ns, ctime, ctime_ns, cut, target, parent, has"

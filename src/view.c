@@ -179,7 +179,7 @@ static int attach_locked(struct view *view, struct node *node)
 		return 0;
 	if (view->objects && !view_is_made(node)) {
 		kept = identity_keep(node);
-		found = store_object_find(view->store, &kept, &object);
+		found = store_object_find(view->store, 0, &kept, &object);
 		if (found == 1)
 			found = own_load_locked(view, node, &object);
 	}
