@@ -315,6 +315,8 @@ uint64_t backing_lasting_number(const struct backing *backing, const struct iden
 	    identity->length != sizeof(words))
 		return 0;
 	memcpy(words, identity->bytes, sizeof(words));
+	if (words[0] >> 31) /* that bit is the views' (node.h) */
+		return 0;
 	return (uint64_t)words[0] << 32 | (words[0] ? words[1] : 0);
 }
 

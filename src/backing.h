@@ -42,6 +42,7 @@ struct backing_device {
 	uint64_t mount_id;
 	uint64_t number;   /* see backing_number() */
 	bool lasts;	   /* number is the same after the next mount of BACKING */
+	bool is_view;	   /* it is none, but a point-in-time view (snapshot.h) */
 	bool is_second;	   /* another mount of the same file system was found before */
 	_Atomic bool told; /* a line has said that a view has it not */
 	int mount; /* a folder or file on it, opened for reading; for open_by_handle_at(2) */

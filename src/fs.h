@@ -35,7 +35,7 @@ struct fs {
 	struct flusher *flusher;
 	struct prewarmer *prewarmer;
 	struct watch *watch;
-	struct view *view;    /* the mount is one (-o cow); or NULL */
+	struct view *view;    /* the mount is one (-o cow), or has some (snapshot.h); or NULL */
 	bool switch_identity; /* we run as root: what callers make is made with their identity */
 	bool stateless;	      /* the kernel agreed to it */
 	_Atomic unsigned int writes_waiting; /* ops.c: answers to writes that were handed over */
@@ -47,5 +47,7 @@ struct fs {
 /* ops.c: all operations */
 extern const struct fuse_lowlevel_ops fs_operations;
 extern const struct fuse_lowlevel_ops view_operations; /* of a mount that is a view */
+/* snapshot_ops.c */
+extern const struct fuse_lowlevel_ops snapshot_operations; /* of one with point-in-time views */
 
 #endif

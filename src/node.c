@@ -32,6 +32,8 @@ static bool table_add_locked(struct nodes *nodes, struct node *node)
 				       : backing_lasting_number(nodes->backing, &node->identity);
 	if (!node->id)
 		node->id = ++nodes->last_id;
+	if (node->device->is_view)
+		node->id |= NODE_OF_VIEW;
 	HASH_ADD(by_id, nodes->by_id, id, sizeof(node->id), node);
 	if (!node->by_id.tbl)
 		return false;
@@ -119,6 +121,8 @@ static void node_free(struct nodes *nodes, struct node *node)
 	if (node) {
 		if (node->own)
 			nodes->own_free(node->own);
+		if (node->past)
+			nodes->own_free(node->past);
 		free(node->name);
 		free(node);
 	}
@@ -240,6 +244,23 @@ int node_of_identity(struct nodes *nodes, const struct identity *identity,
 {
 	pthread_mutex_lock(&nodes->lock);
 	*out = table_get_locked(nodes, identity, device, type);
+	pthread_mutex_unlock(&nodes->lock);
+	return *out ? 0 : -ENOMEM;
+}
+
+int node_of_view(struct nodes *nodes, struct node *base, struct backing_device *device,
+		 struct node **out)
+{
+	struct identity identity = {.length = 0};
+
+	memcpy(&identity, &base->identity, identity_size(&base->identity));
+	identity.mount = device->mount_id;
+	pthread_mutex_lock(&nodes->lock);
+	*out = table_get_locked(nodes, &identity, device, base->type);
+	if (*out && !(*out)->parent) {
+		(*out)->parent = base;
+		base->references++;
+	}
 	pthread_mutex_unlock(&nodes->lock);
 	return *out ? 0 : -ENOMEM;
 }

@@ -30,6 +30,9 @@ struct file;
 struct own;
 struct answer;
 
+/* Of nodes of point-in-time views (snapshot.h): no file has so high a number. */
+#define NODE_OF_VIEW (UINT64_C(1) << 63)
+
 STAILQ_HEAD(answer_list, answer);
 
 /* Which contents a file had: others have other times or sizes. All zero: the kernel has none. */
@@ -44,13 +47,15 @@ struct node {
 	struct backing_device *device; /* constant */
 	uint64_t lookups;	       /* nodes->lock */
 	unsigned int references;       /* nodes->lock; children's included */
-	struct node *parent;	       /* nodes->lock; NULL: the root, or no name is known */
-	char *name;		       /* nodes->lock; with parent */
-	UT_hash_handle by_id;	       /* nodes->lock */
-	UT_hash_handle by_identity;    /* nodes->lock */
-	_Atomic bool removed;	   /* set once: its last name is gone, and none will come back */
-	bool is_dormant;	   /* nodes->lock */
-	TAILQ_ENTRY(node) dormant; /* nodes->lock; if is_dormant */
+	/* nodes->lock; NULL: the root, or no name is known. Of a node of a point-in-time view,
+	 * constant: the node of the live tree that is under it, or NULL. */
+	struct node *parent;
+	char *name;		    /* nodes->lock; with parent */
+	UT_hash_handle by_id;	    /* nodes->lock */
+	UT_hash_handle by_identity; /* nodes->lock */
+	_Atomic bool removed;	    /* set once: its last name is gone, and none will come back */
+	bool is_dormant;	    /* nodes->lock */
+	TAILQ_ENTRY(node) dormant;  /* nodes->lock; if is_dormant */
 
 	/* The descriptor cache's (descriptor.c). All: nodes->descriptor_lock. */
 	int descriptor; /* O_PATH, or -1 */
@@ -62,7 +67,10 @@ struct node {
 	_Atomic bool has_pages; /* the kernel may have some of it; the watch takes it back */
 	struct contents seen; /* files' check lock: while file is NULL, as the kernel knows them */
 
-	struct own *_Atomic own;  /* view->lock, set once: what a view has changed of it, or NULL */
+	struct own *_Atomic own; /* view->lock, set once: what a view has changed of it, or NULL */
+	struct own
+		*_Atomic past; /* its lock and view->lock: what it was last (snapshot.h), or NULL */
+	_Atomic bool anchored; /* it has a name in the store of views, which is not counted */
 	_Atomic bool is_attached; /* view->lock: that is known */
 
 	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none.
@@ -129,6 +137,26 @@ int node_of_descriptor(struct nodes *nodes, struct node *parent, const char *nam
  */
 int node_of_identity(struct nodes *nodes, const struct identity *identity,
 		     struct backing_device *device, mode_t type, struct node **node);
+
+/*
+ * The node of a point-in-time view that is over a node of the live tree, made if need be,
+ * referenced. 0 or -ENOMEM.
+ */
+int node_of_view(struct nodes *nodes, struct node *base, struct backing_device *device,
+		 struct node **node);
+
+static inline bool node_is_of_view(const struct node *node)
+{
+	return node->id & NODE_OF_VIEW;
+}
+
+/* Takes off the link that is not counted (anchored). */
+static inline void node_hide_link(const struct node *node, struct stat *st)
+{
+	/* (Some file systems do not count what is in a folder.) */
+	if (node->anchored && st->st_nlink > (S_ISDIR(st->st_mode) ? 2U : 0U))
+		st->st_nlink--;
+}
 
 /* The kernel looks the node up once more. */
 void node_lookup(struct nodes *nodes, struct node *node);

@@ -178,7 +178,7 @@ void reply_written(fuse_req_t req, struct node *node, size_t count)
 	      node);
 }
 
-static void op_init(void *userdata, struct fuse_conn_info *connection)
+void op_init(void *userdata, struct fuse_conn_info *connection)
 {
 	struct fs *fs = userdata;
 	unsigned int stateless = FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT;
@@ -191,7 +191,7 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	/* It would acknowledge writes that we have not seen. */
 	connection->want &= ~(unsigned int)FUSE_CAP_WRITEBACK_CACHE;
 	/* Handles of what the kernel has forgotten are asked for by "." (ops_names.c). */
-	if (!fs->view)
+	if (!fs->options->cow)
 		connection->want |= connection->capable & FUSE_CAP_EXPORT_SUPPORT;
 	/* The kernel is told when others have changed a file: it need not drop a file's pages
 	 * because its mtime has moved, which our own writes do. */
@@ -204,9 +204,9 @@ static void op_init(void *userdata, struct fuse_conn_info *connection)
 	connection->want |= connection->capable & (FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK);
 
 	/* The kernel says nothing of what is open then: all must be found again, wherever it is. */
-	fs->stateless =
-		fs->options->io == IO_STATELESS ||
-		(fs->options->io == IO_AUTO && (fs->view || fs->nodes.root->device->handles_open));
+	fs->stateless = fs->options->io == IO_STATELESS ||
+			(fs->options->io == IO_AUTO &&
+			 (fs->options->cow || fs->nodes.root->device->handles_open));
 	if (fs->stateless && (connection->capable & stateless) != stateless) {
 		if (fs->options->io == IO_STATELESS)
 			log_line(LOG_WARNING, "this kernel has no io=stateless; using io=handles");

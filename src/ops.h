@@ -35,6 +35,7 @@ void unhold(struct fs *fs, struct held *held);
 static inline void show_attributes(const struct node *node, struct stat *st)
 {
 	st->st_ino = backing_number(node->device, st->st_ino);
+	node_hide_link(node, st);
 }
 
 /*
@@ -53,6 +54,9 @@ static inline bool file_reopens(const struct fs *fs, mode_t mode)
 {
 	return fs->switch_identity || (mode & (S_IRUSR | S_IWUSR)) == (S_IRUSR | S_IWUSR);
 }
+
+/* ops.c */
+void op_init(void *userdata, struct fuse_conn_info *connection);
 
 /* ops_names.c */
 /* Looks a name up and counts it as known to the kernel; *node is referenced. 0 or negative errno.

@@ -2,6 +2,7 @@
 /* Operations on folders: listing and syncing them. */
 #include "ops.h"
 
+#include "snapshot.h"
 #include "watch.h"
 
 #include <stdlib.h>
@@ -127,8 +128,10 @@ static int list_locked(fuse_req_t req, const struct held *held, struct folder *f
 	if (error)
 		return error;
 	while ((more = folder_peek_locked(folder, &found)) > 0) {
-		ssize_t length =
-			add_entry(req, held, found, buffer + *filled, size - *filled, plus);
+		ssize_t length = snapshot_hides(fs_of(req)->view, held->node, found->d_name)
+					 ? 0
+					 : add_entry(req, held, found, buffer + *filled,
+						     size - *filled, plus);
 
 		if (length < 0)
 			return (int)length;

@@ -18,6 +18,7 @@ enum {
 	KEY_PREWARM,
 	KEY_PREWARM_LIMIT,
 	KEY_COW_LIMIT,
+	KEY_SNAPLIMIT,
 	KEY_ENTRY_TIMEOUT,
 	KEY_ATTR_TIMEOUT,
 	KEY_NEGATIVE_TIMEOUT,
@@ -59,6 +60,12 @@ static const struct fuse_opt option_table[] = {
 	FLAG("cow_check", cow_check),
 	{"cow=%s", offsetof(struct options, cow_folder), 0},
 	FUSE_OPT_KEY("cow_limit=", KEY_COW_LIMIT),
+	FLAG("nosnap", nosnap),
+	{"nosnap=%s", offsetof(struct options, nosnap_how), 0},
+	{"snapname=%s", offsetof(struct options, snapname), 0},
+	{"snapdir=%s", offsetof(struct options, snapdir), 0},
+	FUSE_OPT_KEY("snaplimit=", KEY_SNAPLIMIT),
+	FLAG("snap_readonly", snap_readonly),
 	FUSE_OPT_KEY("entry_timeout=", KEY_ENTRY_TIMEOUT),
 	FUSE_OPT_KEY("attr_timeout=", KEY_ATTR_TIMEOUT),
 	FUSE_OPT_KEY("negative_timeout=", KEY_NEGATIVE_TIMEOUT),
@@ -204,6 +211,8 @@ static int parse_one(void *data, const char *argument, int key, struct fuse_args
 		return parse_size(&options->prewarm_limit, argument, value);
 	case KEY_COW_LIMIT:
 		return parse_size(&options->cow_limit, argument, value);
+	case KEY_SNAPLIMIT:
+		return parse_size(&options->snaplimit, argument, value);
 	case KEY_ENTRY_TIMEOUT:
 		return parse_seconds(&options->entry_timeout, argument, value);
 	case KEY_ATTR_TIMEOUT:
@@ -259,6 +268,7 @@ int options_parse(struct options *options, int argc, char **argv)
 		.max_threads = 10,
 		.max_idle_threads = 10,
 		.prewarm_limit = UINT64_MAX,
+		.snaplimit = UINT64_MAX,
 		.entry_timeout = 1,
 		.attr_timeout = 1,
 	};
@@ -278,6 +288,21 @@ int options_parse(struct options *options, int argc, char **argv)
 		fprintf(stderr, "mmapfs: -o cow_check: needs -o cow=DIR\n");
 		return -1;
 	}
+	if (options->nosnap_how && strcmp(options->nosnap_how, "force") != 0) {
+		fprintf(stderr, "mmapfs: -o nosnap=%s: use nosnap or nosnap=force\n",
+			options->nosnap_how);
+		return -1;
+	}
+	options->nosnap = options->nosnap || options->nosnap_how || options->cow;
+	if (!options->snapname && !(options->snapname = strdup(".snap")))
+		return -1;
+	if (!*options->snapname || strchr(options->snapname, '/') ||
+	    strlen(options->snapname) > 255 || strcmp(options->snapname, ".") == 0 ||
+	    strcmp(options->snapname, "..") == 0) {
+		fprintf(stderr, "mmapfs: -o snapname=%s: not a name of a folder; try .snap\n",
+			options->snapname);
+		return -1;
+	}
 	if (!options->backing || !options->mountpoint) {
 		fprintf(stderr,
 			"mmapfs: %s is missing; usage: mmapfs [-o OPTIONS] BACKING MOUNTPOINT\n",
@@ -294,6 +319,9 @@ void options_free(struct options *options)
 	free(options->subtype);
 	free(options->prewarm_match);
 	free(options->cow_folder);
+	free(options->nosnap_how);
+	free(options->snapname);
+	free(options->snapdir);
 	free(options->check);
 	fuse_opt_free_args(&options->fuse_args);
 }
@@ -327,6 +355,12 @@ void options_help(void)
 	       "    -o cow_check           prove it first, and refuse one that is damaged\n"
 	       "    -o cow_limit=SIZE      how much changed data it may take (half of the memory\n"
 	       "                           that is free; with DIR no limit)\n"
+	       "    -o nosnap[=force]      no point-in-time views (mkdir MOUNTPOINT/.snap/NAME),\n"
+	       "                           even if there are some, which end\n"
+	       "    -o snapname=NAME       of the folder that they are in (.snap)\n"
+	       "    -o snapdir=DIR         where they are kept (BACKING/.mmapfs)\n"
+	       "    -o snaplimit=SIZE      how much they may take; the oldest goes (no limit)\n"
+	       "    -o snap_readonly       they are to be read, not written\n"
 	       "    -o io=MODE             auto (default: stateless by root), stateless,\n"
 	       "                           handles: the kernel does not tell of opens, or does\n"
 	       "    -o write=METHOD        auto (default: the cheaper), store (into the mapping),\n"

@@ -49,6 +49,12 @@ struct options {
 	char *cow_folder;	/* kept here; NULL: in memory */
 	bool cow_check;		/* it is proved before it is mounted */
 	uint64_t cow_limit;	/* bytes; 0: the standard one */
+	bool nosnap;		/* no point-in-time views, */
+	char *nosnap_how;	/* not even if there are some: "force" */
+	char *snapname;		/* the folder that they are in */
+	char *snapdir;		/* where they are kept; NULL: in BACKING */
+	uint64_t snaplimit;	/* bytes; UINT64_MAX: none */
+	bool snap_readonly;	/* they are to be read */
 	double entry_timeout;
 	double attr_timeout;
 	double negative_timeout;

@@ -260,7 +260,9 @@ static int serve(struct fs *fs, struct options *options, const char *source, con
 	fuse_set_log_func(fuse_say);
 	session = add_mount_options(options, source) == 0
 			  ? fuse_session_new(&options->fuse_args,
-					     fs->view ? &view_operations : &fs_operations,
+					     !fs->view	    ? &fs_operations
+					     : options->cow ? &view_operations
+							    : &snapshot_operations,
 					     sizeof(fs_operations), fs)
 			  : NULL;
 	if (!session) {
@@ -332,15 +334,16 @@ static uint64_t half_of_free(void)
 
 /* A store is neither in what is mounted nor in what it is mounted on. 0, or -1 when a line has said
  * so. */
-static int check_store(const char *folder, const char *mountpoint, const struct stat *backing)
+static int check_store(const char *option, const char *folder, const char *mountpoint,
+		       const struct stat *backing)
 {
 	int store = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	struct stat point;
 	const char *in = NULL;
 
 	if (store < 0 || stat(mountpoint, &point)) {
-		log_line(LOG_ERR, "-o cow=%s: %s; it must be a folder that you may write", folder,
-			 strerror(errno));
+		log_line(LOG_ERR, "-o %s=%s: %s; it must be a folder that you may write", option,
+			 folder, strerror(errno));
 		if (store >= 0)
 			close(store);
 		return -1;
@@ -351,7 +354,8 @@ static int check_store(const char *folder, const char *mountpoint, const struct 
 		in = "MOUNTPOINT";
 	close(store);
 	if (in)
-		log_line(LOG_ERR, "-o cow=%s: lies in %s; use a folder elsewhere", folder, in);
+		log_line(LOG_ERR, "-o %s=%s: lies in %s; use a folder elsewhere", option, folder,
+			 in);
 	return in ? -1 : 0;
 }
 
@@ -370,6 +374,47 @@ static int start_view(struct fs *fs, const struct options *options, const char *
 
 	if (!options->cow)
 		return 0;
+	if (!folder)
+		view.policy = (struct mmapio_policy){0};
+	fs->nodes.own_free = own_free;
+	return view_open(&fs->view, fs, &view);
+}
+
+#define SNAPSHOTS_FOLDER ".mmapfs"
+
+/* Point-in-time views of the live tree: those that are there, and those to come. */
+static int start_snapshots(struct fs *fs, const struct options *options, const char *source,
+			   const char *folder, bool is_covered)
+{
+	struct view_options view = {
+		.folder = folder,
+		.limit = options->snaplimit,
+		.backing_path = source,
+		.policy = {.delay_ns = UINT64_C(1000000000)},
+		.snapshots = true,
+		.hidden = options->snapdir ? NULL : SNAPSHOTS_FOLDER,
+		.is_covered = is_covered && !options->snapdir,
+	};
+	int fd;
+
+	if (options->cow)
+		return 0;
+	if (options->nosnap) {
+		if (!store_is_there(folder) || options->nosnap_how)
+			return 0;
+		log_line(LOG_ERR,
+			 "%s: there are point-in-time views, which would not be told of changes; "
+			 "nosnap=force if they need not last",
+			 folder);
+		return -1;
+	}
+	fd = openat(fs->backing.root, options->snapname, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0) {
+		close(fd);
+		log_line(LOG_ERR, "%s: has a %s of its own; use snapname=NAME or nosnap", source,
+			 options->snapname);
+		return -1;
+	}
 	fs->nodes.own_free = own_free;
 	return view_open(&fs->view, fs, &view);
 }
@@ -418,9 +463,10 @@ static int run(struct options *options, int ready)
 	struct fs *fs = calloc(1, sizeof(*fs));
 	const struct limits limits = find_limits(options);
 	const struct backing_attributes attributes = backing_attributes(options);
-	char *source = NULL, *mountpoint = NULL, *folder = NULL;
+	char *source = NULL, *mountpoint = NULL, *folder = NULL, *snapshots = NULL;
 	int status = EXIT_FAILURE, error, flushed, kept;
-	struct stat st;
+	struct stat st, point;
+	bool is_covered;
 
 	if (!fs)
 		return EXIT_FAILURE;
@@ -444,10 +490,20 @@ static int run(struct options *options, int ready)
 					  : realpath(options->backing, NULL);
 	folder = options->cow_folder ? realpath(options->cow_folder, NULL) : NULL;
 	if (options->cow_folder &&
-	    check_store(folder ? folder : options->cow_folder, options->mountpoint, &st))
+	    check_store("cow", folder ? folder : options->cow_folder, options->mountpoint, &st))
 		goto out_backing;
-	if (!mountpoint || !source || chdir("/") || (error = mmapio_guard_install()) ||
-	    (error = caller_init(fs))) {
+	if (options->snapdir)
+		snapshots = realpath(options->snapdir, NULL);
+	else if (!source || asprintf(&snapshots, "%s/%s", source, SNAPSHOTS_FOLDER) < 0)
+		snapshots = NULL;
+	if (options->snapdir && !options->nosnap &&
+	    check_store("snapdir", snapshots ? snapshots : options->snapdir, options->mountpoint,
+			&st))
+		goto out_backing;
+	is_covered = stat(options->mountpoint, &point) == 0 &&
+		     levels_below(dup(fs->backing.root), &point) >= 0;
+	if (!mountpoint || !source || !snapshots || chdir("/") ||
+	    (error = mmapio_guard_install()) || (error = caller_init(fs))) {
 		log_line(LOG_ERR, "%s: %s", options->mountpoint, strerror(error ? -error : errno));
 		goto out_backing;
 	}
@@ -464,6 +520,7 @@ static int run(struct options *options, int ready)
 	if (error)
 		log_line(LOG_ERR, "no threads: %s", strerror(-error));
 	else if (start_view(fs, options, source, folder) == 0 &&
+		 start_snapshots(fs, options, source, snapshots, is_covered) == 0 &&
 		 serve(fs, options, source, mountpoint) == 0)
 		status = EXIT_SUCCESS;
 
@@ -488,6 +545,7 @@ out_backing:
 	free(source);
 	free(mountpoint);
 	free(folder);
+	free(snapshots);
 out_fs:
 	free(fs);
 	return status;

@@ -34,8 +34,11 @@ static const char schema[] =
 	" base_ctime_ns INTEGER, ino INTEGER, mode INTEGER, uid INTEGER, gid INTEGER,"
 	" device INTEGER, links INTEGER, size INTEGER, blocks INTEGER, atime INTEGER,"
 	" atime_ns INTEGER, mtime INTEGER, mtime_ns INTEGER, ctime INTEGER, ctime_ns INTEGER,"
-	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER, sum INTEGER, UNIQUE (layer, base));"
+	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER, sum INTEGER, UNIQUE (base, layer));"
 	"CREATE INDEX orphan ON object (links) WHERE links = 0;"
+	"CREATE INDEX layer ON object (layer) WHERE layer > 0;"
+	"CREATE TABLE snap (epoch INTEGER PRIMARY KEY, name BLOB, instant INTEGER,"
+	" instant_ns INTEGER, state INTEGER, read_only INTEGER, sum INTEGER);"
 	"CREATE TABLE name (folder INTEGER, name BLOB, object INTEGER, sum INTEGER,"
 	" PRIMARY KEY (folder, name)) WITHOUT ROWID;"
 	"CREATE TABLE xattr (object INTEGER, name BLOB, value BLOB, sum INTEGER,"
@@ -62,6 +65,11 @@ enum statement {
 	OBJECT_GET,
 	OBJECT_FIND,
 	OBJECT_ORPHAN,
+	OBJECT_PAST,
+	OBJECT_OF_LAYERS,
+	SNAP_SET,
+	SNAP_REMOVE,
+	SNAPS_EACH,
 	NAME_GET,
 	NAME_SET,
 	NAME_REMOVE,
@@ -118,6 +126,15 @@ static const char *const texts[STATEMENTS] = {
 			", " WHOLE(OBJECT_COLUMNS) " FROM object WHERE layer = ? AND base = ?",
 	[OBJECT_ORPHAN] =
 		"SELECT id, " WHOLE(OBJECT_COLUMNS) " FROM object WHERE links = 0 LIMIT 1",
+	[OBJECT_PAST] = "SELECT id, " OBJECT_COLUMNS ", " WHOLE(
+		OBJECT_COLUMNS) " FROM object"
+				" WHERE base = ? AND layer > ? AND layer % 2 = 0 ORDER BY layer LIMIT 1",
+	[OBJECT_OF_LAYERS] = "SELECT id, 1 FROM object WHERE layer > 0 AND layer BETWEEN ? AND ?"
+			     " AND (layer % 2 = 0 OR ?) LIMIT 1",
+	[SNAP_SET] = "INSERT OR REPLACE INTO snap VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
+		     " row_sum(?1, ?2, ?3, ?4, ?5, ?6))",
+	[SNAP_REMOVE] = "DELETE FROM snap WHERE epoch = ?",
+	[SNAPS_EACH] = "SELECT " SNAP_COLUMNS ", " WHOLE(SNAP_COLUMNS) " FROM snap ORDER BY epoch",
 	[NAME_GET] =
 		"SELECT object, " WHOLE(NAME_COLUMNS) " FROM name WHERE folder = ? AND name = ?",
 	[NAME_SET] = "INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))",
@@ -778,6 +795,85 @@ int store_object_orphan(struct store *store, int64_t *id)
 	return found;
 }
 
+int store_object_past(struct store *store, int64_t layer, const struct store_identity *base,
+		      struct object *object)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_PAST);
+
+	if (statement) {
+		sqlite3_bind_blob(statement, 1, base->bytes, (int)base->length, SQLITE_STATIC);
+		sqlite3_bind_int64(statement, 2, layer);
+	}
+	return object_read(store, statement, object);
+}
+
+int store_object_of_layers(struct store *store, int64_t from, int64_t to, bool odd, int64_t *id)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_OF_LAYERS);
+	int found;
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, from);
+		sqlite3_bind_int64(statement, 2, to);
+		sqlite3_bind_int(statement, 3, odd);
+	}
+	found = first(store, statement);
+	if (found == 1) {
+		*id = sqlite3_column_int64(statement, 0);
+		sqlite3_reset(statement);
+	}
+	return found;
+}
+
+/* --- Point-in-time views ---------------------------------------------------------------------- */
+
+int store_snap_set(struct store *store, const struct store_snap *snap)
+{
+	sqlite3_stmt *statement = prepare(store, SNAP_SET);
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, (int64_t)snap->epoch);
+		bind_name(statement, 2, snap->name);
+		sqlite3_bind_int64(statement, 3, snap->instant.tv_sec);
+		sqlite3_bind_int64(statement, 4, snap->instant.tv_nsec);
+		sqlite3_bind_int(statement, 5, snap->state);
+		sqlite3_bind_int(statement, 6, snap->read_only);
+	}
+	return run(store, statement);
+}
+
+int store_snap_remove(struct store *store, uint64_t epoch)
+{
+	return run_id(store, SNAP_REMOVE, (int64_t)epoch);
+}
+
+int store_snaps_each(struct store *store, int (*each)(void *context, const struct store_snap *snap),
+		     void *context)
+{
+	sqlite3_stmt *statement = prepare(store, SNAPS_EACH);
+	int result = first(store, statement);
+
+	while (result == 1) {
+		char *name = column_text(statement, 1);
+		const struct store_snap snap = {
+			.epoch = (uint64_t)sqlite3_column_int64(statement, 0),
+			.name = name,
+			.instant = {sqlite3_column_int64(statement, 2),
+				    sqlite3_column_int64(statement, 3)},
+			.state = sqlite3_column_int(statement, 4),
+			.read_only = sqlite3_column_int(statement, 5),
+		};
+
+		result = name ? each(context, &snap) : -ENOMEM;
+		free(name);
+		if (result)
+			break;
+		result = next(store, statement);
+	}
+	sqlite3_reset(statement);
+	return result;
+}
+
 /* --- Names and extended attributes ------------------------------------------------------------ */
 
 int store_name_get(struct store *store, int64_t folder, const char *name, int64_t *object)
@@ -1079,7 +1175,7 @@ static bool is_empty(int folder)
 
 /* The heap of a folder, opened and locked; made, if the folder is empty. Descriptor, or -1 when a
  * line has said why not. */
-static int heap_open(const char *path, bool *made)
+static int heap_open(const char *label, const char *path, bool *made)
 {
 	char magic[sizeof(heap_magic)];
 	int folder, heap = -1;
@@ -1087,26 +1183,25 @@ static int heap_open(const char *path, bool *made)
 
 	folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (folder < 0) {
-		log_line(LOG_ERR, "-o cow=%s: %s; it must be a folder that you may write", path,
+		log_line(LOG_ERR, "%s%s: %s; it must be a folder that you may write", label, path,
 			 strerror(errno));
 		return -1;
 	}
 	heap = openat(folder, heap_name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (heap < 0 && errno == ENOENT && !is_empty(folder)) {
-		log_line(LOG_ERR,
-			 "-o cow=%s: is not empty, and no store of a view; use an empty folder",
-			 path);
+		log_line(LOG_ERR, "%s%s: is not empty, and no store of a view; use an empty folder",
+			 label, path);
 		goto out;
 	}
 	*made = heap < 0 && errno == ENOENT;
 	if (*made)
 		heap = openat(folder, heap_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (heap < 0) {
-		log_line(LOG_ERR, "-o cow=%s: %s", path, strerror(errno));
+		log_line(LOG_ERR, "%s%s: %s", label, path, strerror(errno));
 		goto out;
 	}
 	if (flock(heap, LOCK_EX | LOCK_NB)) {
-		log_line(LOG_ERR, "-o cow=%s: is in use by another mount", path);
+		log_line(LOG_ERR, "%s%s: is in use by another mount", label, path);
 		goto failed;
 	}
 	/* (It was killed in the making.) */
@@ -1114,13 +1209,13 @@ static int heap_open(const char *path, bool *made)
 		*made = true;
 	if (*made) {
 		if (pwrite(heap, heap_magic, sizeof(heap_magic), 0) != sizeof(heap_magic)) {
-			log_line(LOG_ERR, "-o cow=%s: %s", path, strerror(errno));
+			log_line(LOG_ERR, "%s%s: %s", label, path, strerror(errno));
 			unlinkat(folder, heap_name, 0);
 			goto failed;
 		}
 	} else if (pread(heap, magic, sizeof(magic), 0) != sizeof(magic) ||
 		   memcmp(magic, heap_magic, sizeof(magic)) != 0) {
-		log_line(LOG_ERR, "-o cow=%s: its heap is damaged, or of a newer version", path);
+		log_line(LOG_ERR, "%s%s: its heap is damaged, or of a newer version", label, path);
 		goto failed;
 	}
 	goto out;
@@ -1345,7 +1440,7 @@ static int store_load(struct store *store, const struct store_options *options, 
 		sqlite3_reset(statement);
 	}
 	if (found == 1 && format > FORMAT) {
-		log_line(LOG_ERR, "-o cow=%s: is a store of a newer version of mmapfs",
+		log_line(LOG_ERR, "%s%s: is a store of a newer version of mmapfs", options->label,
 			 options->folder);
 		*said = true;
 	}
@@ -1359,8 +1454,8 @@ static int store_load(struct store *store, const struct store_options *options, 
 			path = column_text(statement, 0);
 			sqlite3_reset(statement);
 		}
-		log_line(LOG_ERR, "-o cow=%s: is a view of another folder (%s)", options->folder,
-			 path ? path : "?");
+		log_line(LOG_ERR, "%s%s: is a view of another folder (%s)", options->label,
+			 options->folder, path ? path : "?");
 		free(path);
 		*said = true;
 		return -EINVAL;
@@ -1400,12 +1495,12 @@ static int store_load(struct store *store, const struct store_options *options, 
 }
 
 /* Says why a store cannot be opened. */
-static void open_failed(const struct store *store, const char *folder, int error)
+static void open_failed(const struct store *store, const struct store_options *options, int error)
 {
 	const int result = sqlite3_errcode(store->rows);
 	const bool by_rows = result != SQLITE_OK && result != SQLITE_ROW && result != SQLITE_DONE;
 
-	log_line(LOG_ERR, "-o cow%s%s: %s%s", folder ? "=" : "", folder ? folder : "",
+	log_line(LOG_ERR, "%s%s: %s%s", options->label, options->folder ? options->folder : "",
 		 by_rows ? "its rows cannot be read: " : "",
 		 by_rows	  ? sqlite3_errmsg(store->rows)
 		 : store->damaged ? "its rows are damaged"
@@ -1439,7 +1534,7 @@ int store_open(struct store **out, const struct store_options *options)
 	store->in_memory = !options->folder;
 	store->quiet = true;
 	store->limit = options->limit == UINT64_MAX ? UINT64_MAX : options->limit / STORE_BLOCK;
-	heap = options->folder ? heap_open(options->folder, &made)
+	heap = options->folder ? heap_open(options->label, options->folder, &made)
 			       : memfd_create("mmapfs-view", MFD_CLOEXEC);
 	if (heap < 0) {
 		if (!options->folder)
@@ -1463,7 +1558,7 @@ int store_open(struct store **out, const struct store_options *options)
 		error = made ? store_make(store, options) : store_load(store, options, &said);
 	if (error) {
 		if (!said)
-			open_failed(store, options->folder, error);
+			open_failed(store, options, error);
 		store_free(store);
 		return error;
 	}
@@ -1473,6 +1568,32 @@ int store_open(struct store **out, const struct store_options *options)
 	store->quiet = false;
 	*out = store;
 	return 0;
+}
+
+int store_boot_set(struct store *store, const char *boot, bool *crashed)
+{
+	sqlite3_stmt *statement;
+	int found = meta_get(store, "boot", &statement), error;
+
+	if (found < 0)
+		return found;
+	*crashed = false;
+	if (found == 1) {
+		const int length = sqlite3_column_bytes(statement, 0);
+
+		*crashed = length &&
+			   (length != (int)strlen(boot) ||
+			    memcmp(sqlite3_column_blob(statement, 0), boot, (size_t)length) != 0);
+		sqlite3_reset(statement);
+	}
+	error = store_begin(store);
+	if (error)
+		return error;
+	error = meta_set_bytes(store, "boot", boot, strlen(boot));
+	if (!error)
+		return store_commit(store);
+	store_rollback(store);
+	return error;
 }
 
 static int note_synced(struct store *store)

@@ -54,6 +54,7 @@ struct object {
 void object_free(struct object *object);
 
 struct store_options {
+	const char *label;		      /* what is said before its folder, in the log */
 	const char *folder;		      /* NULL: in memory */
 	uint64_t limit;			      /* of the heap, in bytes; UINT64_MAX: none */
 	const struct store_identity *backing; /* what it is a view of */
@@ -84,6 +85,10 @@ int store_begin(struct store *store);
 int store_commit(struct store *store);
 void store_rollback(struct store *store);
 
+/* Notes of which boot (boot_id of random(4)) the system is that uses it; "": none does. *crashed:
+ * it was another one, and did not end. */
+int store_boot_set(struct store *store, const char *boot, bool *crashed);
+
 /* Brings all to the disk: heap, then rows. */
 int store_sync(struct store *store);
 
@@ -96,8 +101,27 @@ int store_object_remove(struct store *store, int64_t id);
 int store_object_get(struct store *store, int64_t id, struct object *object);
 int store_object_find(struct store *store, int64_t layer, const struct store_identity *base,
 		      struct object *object);
+/* That of the first even layer above that one. */
+int store_object_past(struct store *store, int64_t layer, const struct store_identity *base,
+		      struct object *object);
+/* Any object of layers from one to another; odd: of the odd ones, too. 1 and *id, or 0. */
+int store_object_of_layers(struct store *store, int64_t from, int64_t to, bool odd, int64_t *id);
 /* Objects without a link: 1 and *id, or 0. */
 int store_object_orphan(struct store *store, int64_t *id);
+
+/* A point-in-time view (snapshot.h), which says what its state is. */
+struct store_snap {
+	uint64_t epoch;
+	const char *name;
+	struct timespec instant;
+	int state;
+	bool read_only;
+};
+int store_snap_set(struct store *store, const struct store_snap *snap);
+int store_snap_remove(struct store *store, uint64_t epoch);
+/* Calls for each, the oldest first, until it returns other than 0, which is returned. */
+int store_snaps_each(struct store *store, int (*each)(void *context, const struct store_snap *snap),
+		     void *context);
 
 /* 1: *object is set, 0 meaning that the name is absent; 0: nothing is said of it. */
 int store_name_get(struct store *store, int64_t folder, const char *name, int64_t *object);

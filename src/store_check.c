@@ -252,7 +252,7 @@ static const char *const damaged_rows[] = {
 	DAMAGED("meta", "0", META_COLUMNS),	   DAMAGED("object", "id", OBJECT_COLUMNS),
 	DAMAGED("name", "folder", NAME_COLUMNS),   DAMAGED("xattr", "object", XATTR_COLUMNS),
 	DAMAGED("chunk", "object", CHUNK_COLUMNS), DAMAGED("free", "0", FREE_COLUMNS),
-	DAMAGED("undo", "object", UNDO_COLUMNS),
+	DAMAGED("undo", "object", UNDO_COLUMNS),   DAMAGED("snap", "0", SNAP_COLUMNS),
 };
 
 static void check_rows(struct check *check)

@@ -17,6 +17,7 @@
 #define NAME_COLUMNS  "folder, name, object"
 #define XATTR_COLUMNS "object, name, value"
 #define CHUNK_COLUMNS "object, chunk, slots"
+#define SNAP_COLUMNS  "epoch, name, instant, instant_ns, state, read_only"
 #define FREE_COLUMNS  "slot, count"
 #define UNDO_COLUMNS  "id, object, chunk, blocks, slots, size"
 

@@ -4,6 +4,7 @@
 
 #include "fs.h"
 #include "log.h"
+#include "snapshot.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -14,7 +15,7 @@
 
 /* --- Identities ------------------------------------------------------------------------------- */
 
-static struct store_identity identity_keep(const struct node *node)
+struct store_identity view_identity(const struct node *node)
 {
 	const struct identity *identity = &node->identity;
 	struct store_identity kept = {.length = sizeof(uint64_t) + sizeof(int32_t) +
@@ -50,7 +51,7 @@ static bool identity_restore(const struct view *view, const struct store_identit
 
 static bool identity_is(const struct node *node, const struct store_identity *kept)
 {
-	const struct store_identity now = identity_keep(node);
+	const struct store_identity now = view_identity(node);
 
 	return now.length == kept->length && memcmp(now.bytes, kept->bytes, now.length) == 0;
 }
@@ -63,6 +64,7 @@ void own_free(struct own *own)
 
 	if (!own)
 		return;
+	own_free(own->older);
 	HASH_ITER (hh, own->chunks, chunk, next) {
 		HASH_DEL(own->chunks, chunk);
 		if (chunk < own->loaded || chunk >= own->loaded + own->loaded_count)
@@ -146,8 +148,7 @@ static int chunks_load(struct view *view, struct own *own)
 	return 0;
 }
 
-/* Gives the node what the store has of it; takes over *object. */
-static int own_load_locked(struct view *view, struct node *node, struct object *object)
+int own_new_locked(struct view *view, struct object *object, struct own **out)
 {
 	struct own *own = calloc(1, sizeof(*own));
 	int error = 0;
@@ -160,17 +161,62 @@ static int own_load_locked(struct view *view, struct node *node, struct object *
 	pthread_rwlock_init(&own->data, NULL);
 	if (object->has_blocks)
 		error = chunks_load(view, own);
-	if (error) {
+	if (error)
 		own_free(own);
-		return error;
-	}
-	atomic_store(&node->own, own);
-	return 0;
+	else
+		*out = own;
+	return error;
 }
 
-/* Looks whether the store has something of a node of BACKING, once. */
-static int attach_locked(struct view *view, struct node *node)
+/* Gives the node what the store has of it; takes over *object. */
+static int own_load_locked(struct view *view, struct node *node, struct object *object)
 {
+	struct own *own;
+	int error = own_new_locked(view, object, &own);
+
+	if (!error)
+		atomic_store(&node->own, own);
+	return error;
+}
+
+/* Which layer of the store a node's own state is in. */
+static int64_t layer_of(const struct node *node)
+{
+	const struct snapshot *snapshot = snapshot_of(node);
+
+	return snapshot ? (int64_t)(2 * snapshot->epoch + 1) : 0;
+}
+
+/* Loads the states that a node of the live tree had. */
+static int past_load_locked(struct view *view, struct node *node)
+{
+	const struct store_identity kept = view_identity(node);
+	struct object object;
+	struct own *own, *newest = NULL;
+	int64_t layer = (int64_t)(2 * view->snapshots->oldest) - 1;
+	int found;
+
+	while ((found = store_object_past(view->store, layer, &kept, &object)) == 1) {
+		layer = object.layer;
+		found = own_new_locked(view, &object, &own);
+		if (found)
+			break;
+		own->older = newest;
+		if (newest)
+			newest->newer = own;
+		newest = own;
+	}
+	if (found)
+		own_free(newest);
+	else
+		atomic_store(&node->past, newest);
+	return found;
+}
+
+/* Looks what the store has of a node of BACKING, once. */
+int view_attach_locked(struct view *view, struct node *node)
+{
+	struct node *base = view_base(node);
 	struct store_identity kept;
 	struct object object;
 	int found = 0;
@@ -178,14 +224,58 @@ static int attach_locked(struct view *view, struct node *node)
 	if (node->is_attached)
 		return 0;
 	if (view->objects && !view_is_made(node)) {
-		kept = identity_keep(node);
-		found = store_object_find(view->store, 0, &kept, &object);
+		kept = view_identity(base);
+		if (view->snapshots && !base->is_attached) {
+			found = past_load_locked(view, base);
+			base->is_attached = found == 0;
+		}
+		if (found == 0 && (node != base || !view->snapshots))
+			found = store_object_find(view->store, layer_of(node), &kept, &object);
 		if (found == 1)
 			found = own_load_locked(view, node, &object);
 	}
 	if (found == 0)
 		node->is_attached = true;
 	return found;
+}
+
+/* The first state from the view's instant on that the live tree had of a node. */
+static struct own *past_state(const struct node *node)
+{
+	const struct snapshot *snapshot = snapshot_of(node);
+	struct own *state = snapshot && node->parent ? node->parent->past : NULL;
+	const int64_t layer = snapshot ? (int64_t)(2 * snapshot->epoch) : 0;
+
+	if (!state || state->object.layer < layer)
+		return NULL;
+	while (state->older && state->older->object.layer >= layer)
+		state = state->older;
+	return state;
+}
+
+struct own *view_state(struct node *node)
+{
+	struct own *own = node->own;
+
+	return own ? own : past_state(node);
+}
+
+struct own *view_state_next(struct node *node, const struct own *state)
+{
+	return state == node->own ? past_state(node) : state->newer;
+}
+
+/* (splitmix64) */
+uint64_t view_number(const struct node *node, uint64_t number)
+{
+	const struct snapshot *snapshot = snapshot_of(node);
+	uint64_t mixed = number + (snapshot ? snapshot->epoch : 0) * UINT64_C(0x9e3779b97f4a7c15);
+
+	if (!snapshot)
+		return number;
+	mixed = (mixed ^ (mixed >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	mixed = (mixed ^ (mixed >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return (mixed ^ (mixed >> 31)) | UINT64_C(1) << 63;
 }
 
 int view_node(struct view *view, uint64_t ino, struct node **out)
@@ -197,7 +287,7 @@ int view_node(struct view *view, uint64_t ino, struct node **out)
 		return -ESTALE;
 	if (!node->is_attached) {
 		pthread_mutex_lock(&view->lock);
-		error = attach_locked(view, node);
+		error = view_attach_locked(view, node);
 		pthread_mutex_unlock(&view->lock);
 	}
 	if (error)
@@ -213,9 +303,14 @@ int view_base_descriptor(struct view *view, struct node *node)
 	int descriptor;
 
 	do
-		descriptor = node_descriptor(&fs->nodes, node);
+		descriptor = node_descriptor(&fs->nodes, view_base(node));
 	while (descriptor == -ENFILE && files_make_room(&fs->files));
 	return descriptor;
+}
+
+void view_base_descriptor_put(struct view *view, struct node *node)
+{
+	node_descriptor_put(&view->fs->nodes, view_base(node));
 }
 
 /*
@@ -230,7 +325,7 @@ static char *base_path(struct view *view, struct node *node)
 
 	if (!path)
 		return NULL;
-	own = top->own;
+	own = top->own ? top->own : top->past;
 	if (top != view->fs->nodes.root) {
 		if (!own || !own->object.base_path)
 			whole = strdup(NO_PATH);
@@ -242,26 +337,23 @@ static char *base_path(struct view *view, struct node *node)
 	return whole;
 }
 
-int view_own_locked(struct view *view, struct node *node)
+int view_object_of_locked(struct view *view, struct node *node, int64_t layer,
+			  struct object *object)
 {
-	struct object object = {0};
 	struct stat st;
-	int error = attach_locked(view, node);
+	int error = view_stat_locked(view, node, &st);
 
-	if (error || node->own)
-		return error;
-	/* What was made has its state from the beginning. */
-	error = file_stat(&view->fs->files, node, &st);
 	if (error)
 		return error;
-	object = (struct object){
+	*object = (struct object){
+		.layer = layer,
 		.has_base = true,
-		.base = identity_keep(node),
-		.base_path = base_path(view, node),
+		.base = view_identity(view_base(node)),
+		.base_path = base_path(view, view_base(node)),
 		.base_size = (uint64_t)st.st_size,
 		.base_mtime = st.st_mtim,
 		.base_ctime = st.st_ctim,
-		.ino = backing_number(node->device, st.st_ino),
+		.ino = st.st_ino,
 		.mode = st.st_mode,
 		.uid = st.st_uid,
 		.gid = st.st_gid,
@@ -274,8 +366,28 @@ int view_own_locked(struct view *view, struct node *node)
 		.ctime = st.st_ctim,
 		.cut = NOT_CUT,
 	};
-	if (!object.base_path)
-		return -ENOMEM;
+	return object->base_path ? 0 : -ENOMEM;
+}
+
+struct node *view_find(struct view *view, const struct store_identity *base)
+{
+	struct identity identity;
+
+	return identity_restore(view, base, &identity) ? node_find(&view->fs->nodes, &identity)
+						       : NULL;
+}
+
+int view_own_locked(struct view *view, struct node *node)
+{
+	struct object object = {0};
+	int error = view_attach_locked(view, node);
+
+	if (error || node->own)
+		return error;
+	/* What was made has its state from the beginning. */
+	error = view_object_of_locked(view, node, layer_of(node), &object);
+	if (error)
+		return error;
 	error = store_begin(view->store);
 	if (!error) {
 		error = store_object_add(view->store, &object);
@@ -342,14 +454,14 @@ int view_check_base(struct view *view, struct node *node)
 	struct stat st;
 	int descriptor, error;
 
-	if (!own || view_is_made(node) || S_ISDIR(node->type))
+	if (!own || node_is_of_view(node) || view_is_made(node) || S_ISDIR(node->type))
 		return 0;
 	descriptor = view_base_descriptor(view, node);
 	if (descriptor < 0 && descriptor != -ESTALE)
 		return descriptor;
 	if (descriptor >= 0) {
 		error = fstat(descriptor, &st) ? -errno : 0;
-		node_descriptor_put(&view->fs->nodes, node);
+		view_base_descriptor_put(view, node);
 		if (error)
 			return error;
 		if ((uint64_t)st.st_size == own->object.base_size &&
@@ -369,19 +481,22 @@ int view_check_base(struct view *view, struct node *node)
 
 int view_stat_locked(struct view *view, struct node *node, struct stat *st)
 {
-	const struct own *own = node->own;
+	struct node *base = view_base(node);
+	const struct own *state = view_state(node);
 	const struct object *object;
 	int error;
 
-	if (!own) {
-		error = file_stat(&view->fs->files, node, st);
+	if (!state) {
+		error = file_stat(&view->fs->files, base, st);
 		if (!error)
-			st->st_ino = backing_number(node->device, st->st_ino);
+			st->st_ino = view_number(node, backing_number(base->device, st->st_ino));
+		if (!error)
+			node_hide_link(base, st);
 		return error;
 	}
-	object = &own->object;
+	object = &state->object;
 	*st = (struct stat){
-		.st_ino = object->ino,
+		.st_ino = state == node->own ? object->ino : view_number(node, object->ino),
 		.st_mode = object->mode,
 		.st_nlink = object->links,
 		.st_uid = object->uid,
@@ -389,11 +504,13 @@ int view_stat_locked(struct view *view, struct node *node, struct stat *st)
 		.st_rdev = object->device,
 		.st_size = (off_t)object->size,
 		.st_blksize = (blksize_t)STORE_BLOCK,
-		.st_blocks = (blkcnt_t)(object->blocks + own->block_count * (STORE_BLOCK / 512)),
+		.st_blocks = (blkcnt_t)object->blocks,
 		.st_atim = object->atime,
 		.st_mtim = object->mtime,
 		.st_ctim = object->ctime,
 	};
+	if (state == node->own)
+		st->st_blocks += (blkcnt_t)(state->block_count * (STORE_BLOCK / 512));
 	return 0;
 }
 
@@ -401,7 +518,7 @@ int view_stat(struct view *view, struct node *node, struct stat *st)
 {
 	int error;
 
-	if (!node->own) /* at this moment */
+	if (!node->own && !node_is_of_view(node)) /* at this moment */
 		return view_stat_locked(view, node, st);
 	pthread_mutex_lock(&view->lock);
 	error = view_stat_locked(view, node, st);
@@ -422,7 +539,7 @@ static int base_open_name(struct view *view, struct node *folder, const char *na
 	do
 		fd = backing_open_name(&fs->backing, descriptor, name);
 	while ((fd == -EMFILE || fd == -ENFILE) && files_make_room(&fs->files));
-	node_descriptor_put(&fs->nodes, folder);
+	view_base_descriptor_put(view, folder);
 	return fd == -EMFILE ? -ENFILE : fd;
 }
 
@@ -436,17 +553,41 @@ static int refused(struct view *view, struct node *folder, const struct node *no
 	struct backing_device *device = node->device;
 	char *path;
 
-	if (!device->is_second && (device->lasts || !view->is_kept))
+	if (view->snapshots ? device == view->fs->nodes.root->device
+			    : !device->is_second && (device->lasts || !view->options.folder))
 		return 0;
 	if (!atomic_exchange(&device->told, true)) {
-		path = base_path(view, folder);
+		path = base_path(view, view_base(folder));
 		log_line(LOG_WARNING, "%s: what is mounted in it %s, and is not in the view",
 			 path ? path : "?",
-			 device->is_second ? "is mounted elsewhere in BACKING too"
-					   : "has no lasting name (f_fsid of statfs(2) is 0)");
+			 view->snapshots     ? "is another file system"
+			 : device->is_second ? "is mounted elsewhere in BACKING too"
+					     : "has no lasting name (f_fsid of statfs(2) is 0)");
 		free(path);
 	}
 	return -EOPNOTSUPP;
+}
+
+/* The node of BACKING's object, in the same view as another one. *node is one of BACKING, whose
+ * reference is consumed, and gets the view's. */
+static int in_view_locked(struct view *view, const struct node *like, struct node **node)
+{
+	struct nodes *nodes = &view->fs->nodes;
+	struct node *base = *node;
+	int error = 0;
+
+	if (node_is_of_view(like)) {
+		error = node_of_view(nodes, base, like->device, node);
+		node_put(nodes, base);
+	}
+	if (!error) {
+		error = view_attach_locked(view, *node);
+		if (error)
+			node_put(nodes, *node);
+	}
+	if (error)
+		*node = NULL;
+	return error;
 }
 
 static int base_child_locked(struct view *view, struct node *folder, const char *name,
@@ -457,19 +598,18 @@ static int base_child_locked(struct view *view, struct node *folder, const char 
 
 	if (fd < 0)
 		return fd;
-	error = node_of_descriptor(&view->fs->nodes, folder, name, fd, false, node, &st);
+	error = node_of_descriptor(&view->fs->nodes, view_base(folder), name, fd, false, node, &st);
 	if (error) {
 		close(fd);
 		return error;
 	}
 	error = refused(view, folder, *node);
-	if (!error)
-		error = attach_locked(view, *node);
 	if (error) {
 		node_put(&view->fs->nodes, *node);
 		*node = NULL;
+		return error;
 	}
-	return error;
+	return in_view_locked(view, folder, node);
 }
 
 /* The node that a path in BACKING leads to. */
@@ -540,10 +680,12 @@ static int base_object_locked(struct view *view, const struct object *object, st
 	return error;
 }
 
-int view_object_locked(struct view *view, int64_t id, struct node **out)
+int view_object_locked(struct view *view, const struct node *like, int64_t id, struct node **out)
 {
 	struct fs *fs = view->fs;
-	struct identity identity = {.type = IDENTITY_MADE, .length = sizeof(id)};
+	struct backing_device *device = node_is_of_view(like) ? like->device : &view->device;
+	struct identity identity = {
+		.type = IDENTITY_MADE, .length = sizeof(id), .mount = device->mount_id};
 	struct object object;
 	int found = store_object_get(view->store, id, &object), error;
 
@@ -554,11 +696,13 @@ int view_object_locked(struct view *view, int64_t id, struct node **out)
 	}
 	if (object.has_base) {
 		error = base_object_locked(view, &object, out);
+		if (!error && view->snapshots)
+			error = in_view_locked(view, like, out);
 	} else {
 		memcpy(identity.bytes, &id, sizeof(id));
-		error = node_of_identity(&fs->nodes, &identity, &view->device, object.mode, out);
+		error = node_of_identity(&fs->nodes, &identity, device, object.mode, out);
 	}
-	if (error || (*out)->own) {
+	if (error || (*out)->own || object.layer != layer_of(*out)) {
 		object_free(&object);
 		return error;
 	}
@@ -572,27 +716,51 @@ int view_object_locked(struct view *view, int64_t id, struct node **out)
 	return error;
 }
 
+bool view_is_gone(struct node *node, int error)
+{
+	return node_is_of_view(node) && S_ISDIR(node->type) &&
+	       (error == -ESTALE || error == -ENOENT) && view_state(node);
+}
+
+/* What the states from one on say of a name: 1 and *object, 0 if it is absent; 0: nothing. */
+static int name_find_locked(struct view *view, struct node *folder, const struct own *state,
+			    const char *name, int64_t *object)
+{
+	int found = 0;
+
+	for (; state && !found; state = view_state_next(folder, state))
+		if (state->object.has_names)
+			found = store_name_get(view->store, state->object.id, name, object);
+	return found;
+}
+
 int view_child_locked(struct view *view, struct node *folder, const char *name, struct node **node)
 {
-	const struct own *own = folder->own;
 	int64_t object;
-	int found = 0;
+	int found;
 
 	if (strlen(name) > 255)
 		return -ENAMETOOLONG;
-	if (own && own->object.has_names)
-		found = store_name_get(view->store, own->object.id, name, &object);
+	found = name_find_locked(view, folder, view_state(folder), name, &object);
 	if (found < 0)
 		return found;
 	if (found)
-		return object ? view_object_locked(view, object, node) : -ENOENT;
-	return view_is_made(folder) ? -ENOENT : base_child_locked(view, folder, name, node);
+		return object ? view_object_locked(view, folder, object, node) : -ENOENT;
+	if (view_is_made(folder))
+		return -ENOENT;
+	found = base_child_locked(view, folder, name, node);
+	return view_is_gone(folder, found) ? -ENOENT : found;
 }
 
 int view_base_has_locked(struct view *view, struct node *folder, const char *name)
 {
-	int fd = view_is_made(folder) ? -ENOENT : base_open_name(view, folder, name);
+	const struct own *own = folder->own;
+	int64_t object;
+	int fd, found = name_find_locked(view, folder, view_state_next(folder, own), name, &object);
 
+	if (found)
+		return found < 0 ? found : object != 0;
+	fd = view_is_made(folder) ? -ENOENT : base_open_name(view, folder, name);
 	if (fd >= 0)
 		close(fd);
 	/* (-ESTALE: the folder is gone from BACKING.) */
@@ -660,7 +828,7 @@ int view_end(struct view *view, int error)
 
 int view_changed(struct view *view, uint64_t bytes)
 {
-	const struct mmapio_policy *policy = &view->policy;
+	const struct mmapio_policy *policy = &view->options.policy;
 	int error;
 
 	view->bytes += bytes;
@@ -717,17 +885,14 @@ static void *flush_when_due(void *argument)
 
 static int flusher_start(struct view *view)
 {
-	pthread_condattr_t monotonic;
 	int error;
 
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&view->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
-	if (!view->policy.delay_ns)
+	if (!view->options.policy.delay_ns)
 		return 0;
 	error = pthread_create(&view->flusher, NULL, flush_when_due, view);
 	view->has_flusher = !error;
+	if (error)
+		log_line(LOG_ERR, "no threads: %s", strerror(error));
 	return -error;
 }
 
@@ -766,11 +931,157 @@ static int remove_orphans(struct view *view)
 	return found;
 }
 
+/* Opens or makes the store. */
+static int open_store(struct view *view)
+{
+	const struct view_options *options = &view->options;
+	struct store_identity backing = view_identity(view->fs->nodes.root);
+	struct backing_mark mark;
+	int error;
+
+	backing_mark(&view->fs->backing, &mark);
+	error = store_open(&view->store,
+			   &(struct store_options){
+				   .label = options->snapshots ? "point-in-time views, "
+					    : options->folder  ? "-o cow="
+							       : "-o cow",
+				   .folder = options->folder,
+				   .limit = options->limit,
+				   .backing = &backing,
+				   .mark = &mark,
+				   .backing_path = options->backing_path,
+			   });
+	if (!error) {
+		error = remove_orphans(view);
+		if (error)
+			log_line(LOG_ERR, "store of the view: %s", strerror(-error));
+	}
+	if (!error)
+		error = flusher_start(view);
+	if (error) {
+		(void)store_close(view->store);
+		view->store = NULL;
+	}
+	return error;
+}
+
+/* BACKING's root is to look as if nothing was made in it. */
+static int make_hidden(struct view *view)
+{
+	const int root = view->fs->backing.root;
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+	struct stat st;
+	int known = fstat(root, &st);
+
+	if (mkdirat(root, view->options.hidden, 0700))
+		return -1;
+	times[1] = st.st_mtim;
+	if (known == 0)
+		(void)!utimensat(AT_FDCWD, backing_path(root).text, times, 0);
+	return 0;
+}
+
+/* The folder that the store of point-in-time views is in. Descriptor or negative errno. */
+static int snapshots_folder(struct view *view, bool make)
+{
+	const struct view_options *options = &view->options;
+	int fd;
+
+	if (make && options->hidden)
+		fd = make_hidden(view);
+	else if (make)
+		fd = mkdir(options->folder, 0700);
+	else
+		fd = 0;
+	if (fd && errno != EEXIST)
+		return -errno;
+	fd = options->hidden ? openat(view->fs->backing.root, options->hidden,
+				      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+			     : open(options->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* Which boot of the system this is. */
+static void boot_id(char *id, size_t size)
+{
+	FILE *stream = fopen("/proc/sys/kernel/random/boot_id", "re");
+
+	if (!stream || !fgets(id, (int)size, stream))
+		snprintf(id, size, "unknown");
+	if (stream)
+		fclose(stream);
+}
+
+static int snapshots_open(struct view *view, int folder)
+{
+	bool crashed = false;
+	char boot[64];
+	int error = open_store(view);
+
+	if (error)
+		return error;
+	boot_id(boot, sizeof(boot));
+	error = store_boot_set(view->store, boot, &crashed);
+	if (!error)
+		error = store_sync(view->store);
+	if (!error)
+		error = snapshots_load_locked(view, crashed);
+	if (!error) {
+		anchors_open_locked(view, folder);
+		view->fs->nodes.root->anchored =
+			view->options.hidden; /* a folder, that is not shown */
+	}
+	if (error)
+		log_line(LOG_ERR, "store of the views: %s", strerror(-error));
+	return error;
+}
+
+int view_store_locked(struct view *view)
+{
+	int folder, error;
+
+	if (view->store)
+		return 0;
+	if (view->options.is_covered) {
+		log_line(LOG_ERR,
+			 "the mount covers BACKING, so the store of views cannot be made in "
+			 "it: mount elsewhere, or use -o snapdir=DIR");
+		return -EOPNOTSUPP;
+	}
+	folder = snapshots_folder(view, true);
+	if (folder < 0) {
+		log_line(LOG_ERR, "%s: views cannot be kept there: %s", view->options.folder,
+			 strerror(-folder));
+		return folder;
+	}
+	error = snapshots_open(view, folder);
+	close(folder);
+	return error;
+}
+
+/* Those that are there are taken up. */
+static int snapshots_find(struct view *view)
+{
+	int folder, error;
+
+	if (!store_is_there(view->options.folder))
+		return 0;
+	folder = snapshots_folder(view, false);
+	if (folder < 0) {
+		log_line(LOG_ERR, "%s: %s", view->options.folder, strerror(-folder));
+		return folder;
+	}
+	pthread_mutex_lock(&view->lock);
+	error = snapshots_open(view, folder);
+	pthread_mutex_unlock(&view->lock);
+	close(folder);
+	return error;
+}
+
 int view_open(struct view **out, struct fs *fs, const struct view_options *options)
 {
 	struct view *view = calloc(1, sizeof(*view));
-	struct store_identity backing;
-	struct backing_mark mark;
+	pthread_condattr_t monotonic;
 	int error;
 
 	if (!view) {
@@ -783,53 +1094,44 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 		free(view);
 		return -EIO;
 	}
-	backing = identity_keep(fs->nodes.root);
-	backing_mark(&fs->backing, &mark);
 	view->fs = fs;
-	view->is_kept = options->folder;
-	if (options->folder)
-		view->policy = options->policy;
+	view->options = *options;
 	pthread_mutex_init(&view->lock, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&view->changed, &monotonic);
+	pthread_condattr_destroy(&monotonic);
 	view->device.mount = -1;
-	view->device.number = UINT64_C(1) << 62;
 	view->objects = 1; /* unless it is new, which is not worth asking */
-	error = store_open(&view->store, &(struct store_options){
-						 .folder = options->folder,
-						 .limit = options->limit,
-						 .backing = &backing,
-						 .mark = &mark,
-						 .backing_path = options->backing_path,
-					 });
-	if (!error) {
-		error = remove_orphans(view);
-		if (error)
-			log_line(LOG_ERR, "store of the view: %s", strerror(-error));
+	if (!options->snapshots) {
+		error = open_store(view);
+	} else {
+		error = snapshots_new(view, options->hidden);
+		if (!error)
+			error = snapshots_find(view);
 	}
-	if (!error) {
-		error = flusher_start(view);
-		if (error)
-			log_line(LOG_ERR, "no threads: %s", strerror(-error));
-	}
-	if (error) {
-		(void)store_close(view->store);
-		pthread_mutex_destroy(&view->lock);
-		free(view);
-		return error;
-	}
-	*out = view;
-	return 0;
+	if (error)
+		(void)view_close(view);
+	else
+		*out = view;
+	return error;
 }
 
 int view_close(struct view *view)
 {
-	int error;
+	int error = 0;
+	bool crashed;
 
 	if (!view)
 		return 0;
+	snapshots_stop(view);
 	flusher_stop(view);
+	if (view->snapshots && view->store)
+		(void)store_boot_set(view->store, "", &crashed);
 	error = store_close(view->store);
 	if (!error)
 		error = view->sync_error;
+	snapshots_free(view);
 	pthread_mutex_destroy(&view->lock);
 	free(view);
 	return error;

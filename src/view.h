@@ -49,37 +49,47 @@ struct own {
 	size_t owners_count;
 	uint64_t block_count; /* data: slots */
 	_Atomic bool tripped; /* its base was changed behind the view, which has been said */
+	/* Of a state that a node of the live tree had (snapshot.h): the node's lock and view->lock,
+	 * of which one is enough for reading. */
+	struct own *older, *newer;
+	bool is_last;	     /* the node has no name any more; its lock */
+	bool has_privileges; /* past_privileges() was called; the node's lock */
+};
+
+struct snapshots;
+
+struct view_options {
+	const char *folder; /* NULL: in memory */
+	uint64_t limit;	    /* bytes; UINT64_MAX: none */
+	const char *backing_path;
+	bool snapshots; /* of point-in-time views of the live tree (snapshot.h), not the mount: */
+	const char *hidden;	     /* the name of folder in BACKING; NULL: it is elsewhere */
+	bool is_covered;	     /* the mount covers the way to folder */
+	bool check;		     /* prove it first, and do not open a damaged one */
+	struct mmapio_policy policy; /* of one that is kept */
 };
 
 struct view {
 	struct fs *fs;
+	struct view_options options; /* constant */
 	pthread_mutex_t lock;
-	struct store *store;	      /* lock */
+	struct store *store;	      /* lock; NULL: none was needed yet */
+	struct snapshots *snapshots;  /* constant; NULL: the mount is the view */
 	struct backing_device device; /* constant: of what was made in the view */
-	bool is_kept;		      /* constant */
 	uint64_t objects;	      /* lock: rows, not fewer than there are */
 
-	/* The flush policy, of a view that is kept. */
-	struct mmapio_policy policy; /* constant; all zero: none */
-	uint64_t bytes, writes;	     /* lock: since the last sync */
+	/* The flush policy (options.policy), of a view that is kept. */
+	uint64_t bytes, writes; /* lock: since the last sync */
 	uint64_t due;	/* lock: when to sync, in ns of the monotonic clock; 0: nothing is due */
 	int sync_error; /* lock: the first sync that failed; negative errno. What it was to bring to
 			   the disk may not be there, whatever later ones say (fsync(2)) */
 	bool stop;	/* lock */
 	pthread_cond_t changed; /* of due, stop */
 	pthread_t flusher;	/* constant */
-	bool has_flusher;	/* constant */
+	bool has_flusher;	/* lock */
 };
 
-struct view_options {
-	const char *folder; /* NULL: in memory */
-	uint64_t limit;	    /* bytes; UINT64_MAX: none */
-	const char *backing_path;
-	bool check;		     /* prove it first, and do not open a damaged one */
-	struct mmapio_policy policy; /* of one that is kept */
-};
-
-/* 0, or negative errno when a line has said what is wrong. */
+/* What options point to is to stay. 0, or negative errno when a line has said what is wrong. */
 int view_open(struct view **out, struct fs *fs, const struct view_options *options);
 /* 0, or negative errno: not all could be brought to the disk. NULL is fine. */
 int view_close(struct view *view);
@@ -90,13 +100,34 @@ void own_free(struct own *own);
 /* The node of a number, with its own state, referenced. 0 or negative errno. */
 int view_node(struct view *view, uint64_t ino, struct node **node);
 
+/* Which inodes were made in a view: no file system has such numbers. */
+#define MADE_NUMBER (UINT64_C(1) << 62)
+
 static inline bool view_is_made(const struct node *node)
 {
 	return node->identity.type == IDENTITY_MADE;
 }
 
+/* The node of what is under a node of a view: BACKING's or the live tree's; of no one that was
+ * made. */
+static inline struct node *view_base(struct node *node)
+{
+	return node_is_of_view(node) ? node->parent : node;
+}
+
+/*
+ * The states that say what a node is in its view, from the first one whose word counts; after the
+ * last one it is what view_base() is. Of a node of a point-in-time view view->lock, or that of its
+ * base, is held.
+ */
+struct own *view_state(struct node *node);
+struct own *view_state_next(struct node *node, const struct own *state);
+
 /* The kernel knows the node no longer: what has no name goes. */
 void view_forgotten(struct view *view, struct node *node);
+
+/* The number that a view shows of an inode, by the one that BACKING's mount has. */
+uint64_t view_number(const struct node *node, uint64_t number);
 
 /* Attributes as they are shown. 0 or negative errno. */
 int view_stat(struct view *view, struct node *node, struct stat *st);
@@ -147,10 +178,39 @@ int view_child_locked(struct view *view, struct node *folder, const char *name, 
 /* Whether BACKING has that name in the folder. 1, 0 or negative errno. */
 int view_base_has_locked(struct view *view, struct node *folder, const char *name);
 
-/* The node of an object, referenced. 0 or negative errno. */
-int view_object_locked(struct view *view, int64_t id, struct node **node);
+/* The node of an object, in the same view as another one, referenced. 0 or negative errno. */
+int view_object_locked(struct view *view, const struct node *like, int64_t id, struct node **node);
 
-/* Of BACKING's object: an O_PATH descriptor, to be given back with node_descriptor_put(). */
+/* Of what is under a node: an O_PATH descriptor, and giving it back. */
 int view_base_descriptor(struct view *view, struct node *node);
+void view_base_descriptor_put(struct view *view, struct node *node);
+
+/* A state of an object that is in the store, to be freed with own_free(); takes over *object. */
+int own_new_locked(struct view *view, struct object *object, struct own **own);
+
+/* What a node is, for a row of a layer; to be freed with object_free(). 0 or negative errno. */
+int view_object_of_locked(struct view *view, struct node *node, int64_t layer,
+			  struct object *object);
+
+/* Looks what the store has of a node, once. 0 or negative errno. */
+int view_attach_locked(struct view *view, struct node *node);
+
+/* An extended attribute of what is under a node, to be freed; its length or negative errno. */
+ssize_t view_live_xattr(struct view *view, struct node *node, const char *name, void **value);
+
+/* The node of an object of BACKING, referenced, or NULL if it is not known. */
+struct node *view_find(struct view *view, const struct store_identity *base);
+
+/* Opens or makes the store of point-in-time views. 0 or negative errno; a line has said which. */
+int view_store_locked(struct view *view);
+
+/*
+ * Whether an error means that a folder of a point-in-time view is gone from the live tree: what it
+ * had was kept before, so it has no more than that.
+ */
+bool view_is_gone(struct node *node, int error);
+
+/* Which object of BACKING a node is of, as the store knows it. */
+struct store_identity view_identity(const struct node *base);
 
 #endif

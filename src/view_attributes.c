@@ -22,7 +22,7 @@ void view_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_error(req, error);
 		return;
 	}
-	if (!node->own) {
+	if (!node->own && !node_is_of_view(node)) {
 		op_getattr(req, ino, fi);
 	} else {
 		error = view_stat(view, node, &st);
@@ -148,7 +148,7 @@ static int name_check(const char *name)
 }
 
 /* Of BACKING's object. */
-static ssize_t base_xattr(struct view *view, struct node *node, const char *name, void **value)
+ssize_t view_live_xattr(struct view *view, struct node *node, const char *name, void **value)
 {
 	int descriptor, error = view_check_base(view, node);
 	struct descriptor_path path;
@@ -170,7 +170,7 @@ static ssize_t base_xattr(struct view *view, struct node *node, const char *name
 	} while (length < 0 && errno == ERANGE);
 	if (length < 0)
 		length = -errno;
-	node_descriptor_put(&view->fs->nodes, node);
+	view_base_descriptor_put(view, node);
 	if (length < 0) {
 		free(*value);
 		*value = NULL;
@@ -180,20 +180,24 @@ static ssize_t base_xattr(struct view *view, struct node *node, const char *name
 
 ssize_t view_xattr_locked(struct view *view, struct node *node, const char *name, void **value)
 {
-	const struct own *own = node->own;
 	size_t length;
+	ssize_t found;
 	int result = name_check(name);
 
 	*value = NULL;
-	if (result)
-		return result;
-	if (own && own->object.has_xattrs)
-		result = store_xattr_get(view->store, own->object.id, name, value, &length);
+	for (const struct own *state = view_state(node); state && !result;
+	     state = view_state_next(node, state))
+		if (state->object.has_xattrs)
+			result = store_xattr_get(view->store, state->object.id, name, value,
+						 &length);
 	if (result < 0)
 		return result;
-	if (result == 0)
-		return view_is_made(node) ? -ENODATA : base_xattr(view, node, name, value);
-	return *value ? (ssize_t)length : -ENODATA;
+	if (result)
+		return *value ? (ssize_t)length : -ENODATA;
+	if (view_is_made(node))
+		return -ENODATA;
+	found = view_live_xattr(view, node, name, value);
+	return found < 0 && view_is_gone(node, (int)found) ? -ENODATA : found;
 }
 
 void view_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -208,7 +212,7 @@ void view_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t s
 		reply_error(req, error);
 		return;
 	}
-	if (!node->own) {
+	if (!node->own && !node_is_of_view(node)) {
 		op_getxattr(req, ino, name, size);
 		node_put(&view->fs->nodes, node);
 		return;
@@ -360,17 +364,38 @@ int view_drop_privileges(fuse_req_t req, struct node *node)
 	return dropped;
 }
 
+/* Names of attributes, each once; those that are absent are kept apart until the end. */
 struct names {
+	struct named {
+		bool absent;
+		UT_hash_handle hh;
+		char name[];
+	} * all;
 	char *names; /* XATTR_LIST_MAX long */
 	size_t length;
 	bool privileged;
 };
 
-static int names_add(struct names *names, const char *name)
+static int names_add(void *context, const char *name, bool absent)
 {
+	struct names *names = context;
 	size_t length = strlen(name) + 1;
+	struct named *named;
 
-	if (!names->privileged && strncmp(name, "trusted.", 8) == 0)
+	HASH_FIND(hh, names->all, name, (unsigned int)length, named);
+	if (named) /* whose word came first counts */
+		return 0;
+	named = malloc(sizeof(*named) + length);
+	if (!named)
+		return -ENOMEM;
+	memcpy(named->name, name, length);
+	named->absent = absent;
+	HASH_ADD_KEYPTR(hh, names->all, named->name, (unsigned int)length, named);
+	if (!named->hh.tbl) {
+		free(named);
+		return -ENOMEM;
+	}
+	if (absent || (!names->privileged && strncmp(name, "trusted.", 8) == 0))
 		return 0;
 	if (length > XATTR_LIST_MAX - names->length)
 		return -E2BIG;
@@ -379,19 +404,26 @@ static int names_add(struct names *names, const char *name)
 	return 0;
 }
 
-static int names_add_own(void *context, const char *name, bool absent)
+static void names_free(struct names *names)
 {
-	return absent ? 0 : names_add(context, name);
+	struct named *named, *next;
+
+	HASH_ITER (hh, names->all, named, next) {
+		HASH_DEL(names->all, named);
+		free(named);
+	}
+	free(names->names);
 }
 
 static int list_locked(struct view *view, struct node *node, struct names *names)
 {
-	const struct own *own = node->own;
 	char *base = NULL;
 	ssize_t length = 0;
-	int descriptor,
-		error = store_xattrs_each(view->store, own->object.id, names_add_own, names);
+	int descriptor, error = 0;
 
+	for (const struct own *state = view_state(node); state && !error;
+	     state = view_state_next(node, state))
+		error = store_xattrs_each(view->store, state->object.id, names_add, names);
 	if (error || view_is_made(node))
 		return error;
 	error = view_check_base(view, node);
@@ -399,24 +431,15 @@ static int list_locked(struct view *view, struct node *node, struct names *names
 		return error;
 	descriptor = view_base_descriptor(view, node);
 	if (descriptor < 0)
-		return descriptor;
+		return view_is_gone(node, descriptor) ? 0 : descriptor;
 	base = malloc(XATTR_LIST_MAX);
 	if (base)
 		length = listxattr(backing_path(descriptor).text, base, XATTR_LIST_MAX);
 	if (!base || length < 0)
 		error = !base ? -ENOMEM : errno == EOPNOTSUPP ? 0 : -errno;
-	node_descriptor_put(&view->fs->nodes, node);
-	for (ssize_t at = 0; !error && at < length; at += (ssize_t)strlen(base + at) + 1) {
-		void *value = NULL;
-		size_t size;
-		int found = store_xattr_get(view->store, own->object.id, base + at, &value, &size);
-
-		free(value);
-		if (found < 0)
-			error = found;
-		else if (found == 0)
-			error = names_add(names, base + at);
-	}
+	view_base_descriptor_put(view, node);
+	for (ssize_t at = 0; !error && at < length; at += (ssize_t)strlen(base + at) + 1)
+		error = names_add(names, base + at, false);
 	free(base);
 	return error;
 }
@@ -432,7 +455,7 @@ void view_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		reply_error(req, error);
 		return;
 	}
-	if (!node->own) {
+	if (!node->own && !node_is_of_view(node)) {
 		op_listxattr(req, ino, size);
 		node_put(&view->fs->nodes, node);
 		return;
@@ -452,6 +475,6 @@ void view_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		fuse_reply_buf(req, names.names, names.length);
 	else
 		fuse_reply_xattr(req, names.length);
-	free(names.names);
+	names_free(&names);
 	node_put(&view->fs->nodes, node);
 }

@@ -10,6 +10,7 @@
 #include "view_ops.h"
 
 #include "log.h"
+#include "snapshot.h"
 #include "watch.h"
 
 #include <limits.h>
@@ -48,7 +49,7 @@ static uint64_t chunk_after(const struct own *own, uint64_t number)
 	return found;
 }
 
-/* Where what BACKING has ends. */
+/* Where what is under a state ends. */
 static uint64_t base_end(const struct own *own)
 {
 	const struct object *object = &own->object;
@@ -65,7 +66,8 @@ enum piece_kind { PIECE_BASE, PIECE_ZERO, PIECE_HEAP };
 struct piece {
 	enum piece_kind kind;
 	uint64_t length;
-	uint64_t place; /* in the heap */
+	uint64_t place;		 /* in the heap */
+	const struct own *state; /* whose */
 };
 
 static enum piece_kind kind_of(uint64_t slot, uint64_t offset, uint64_t end_of_base)
@@ -75,43 +77,70 @@ static enum piece_kind kind_of(uint64_t slot, uint64_t offset, uint64_t end_of_b
 							   : PIECE_ZERO;
 }
 
-/* The piece at offset, up to end. own->data is held. */
-static struct piece piece_at(const struct own *own, uint64_t offset, uint64_t end)
+/* What a block of a file is: the first state whose word counts says it. */
+struct block {
+	enum piece_kind kind;
+	uint64_t slot;		 /* if it is in the heap */
+	const struct own *state; /* whose */
+};
+
+static struct block block_of(struct node *node, uint64_t offset)
 {
-	const uint64_t limit = base_end(own);
-	uint64_t block = offset / STORE_BLOCK, slot = slot_of(own, block), at;
-	struct piece piece = {.kind = kind_of(slot, offset, limit)};
+	struct block block = {.kind = PIECE_BASE};
+
+	for (const struct own *state = view_state(node); state && block.kind == PIECE_BASE;
+	     state = view_state_next(node, state)) {
+		block.slot = slot_of(state, offset / STORE_BLOCK);
+		block.kind = kind_of(block.slot, offset, base_end(state));
+		block.state = state;
+	}
+	return block;
+}
+
+/* Up to where, from a block that is not in the heap on, all are as it is. */
+static uint64_t run_end(struct node *node, uint64_t at, uint64_t end)
+{
+	const uint64_t number = at / STORE_BLOCK / STORE_CHUNK, length = STORE_CHUNK * STORE_BLOCK;
+	const bool far = (end - at) / length > 64;
+
+	for (const struct own *state = view_state(node); state;
+	     state = view_state_next(node, state)) {
+		const uint64_t limit = base_end(state);
+		uint64_t next;
+
+		if (chunk_find(state, number))
+			return at + STORE_BLOCK;
+		next = far ? chunk_after(state, number) : number + 1;
+		if (next <= end / length)
+			end = next * length;
+		if (limit > at && limit < end)
+			end = (limit + STORE_BLOCK - 1) / STORE_BLOCK * STORE_BLOCK;
+	}
+	return end > at ? end : at + STORE_BLOCK;
+}
+
+/* The piece at offset, up to end. own->data is held. */
+static struct piece piece_at(struct node *node, uint64_t offset, uint64_t end)
+{
+	const struct block first = block_of(node, offset);
+	struct piece piece = {.kind = first.kind, .state = first.state};
+	uint64_t at = (offset / STORE_BLOCK + 1) * STORE_BLOCK, slot = first.slot;
 
 	if (piece.kind == PIECE_HEAP)
 		piece.place = slot * STORE_BLOCK + offset % STORE_BLOCK;
-	for (at = (block + 1) * STORE_BLOCK; at < end; at += STORE_BLOCK) {
-		const struct chunk *chunk;
-		uint64_t next;
+	for (const struct own *state = view_state(node); state && piece.kind == PIECE_BASE;
+	     state = view_state_next(node, state))
+		if (base_end(state) < end)
+			end = base_end(state);
+	while (at < end) {
+		const struct block next = block_of(node, at);
 
-		block++;
-		chunk = chunk_find(own, block / STORE_CHUNK);
-		next = chunk ? chunk->row.slots[block % STORE_CHUNK] : SLOT_BASE;
-		if (kind_of(next, at, limit) != piece.kind)
+		if (next.kind != piece.kind ||
+		    (next.kind == PIECE_HEAP && (next.slot != ++slot || next.state != first.state)))
 			break;
-		if (piece.kind == PIECE_HEAP && next != ++slot)
-			break;
-		if (!chunk) { /* nor have the other blocks of it */
-			next = block / STORE_CHUNK + 1;
-			if ((end - at) / (STORE_CHUNK * STORE_BLOCK) > 64)
-				next = chunk_after(own, next - 1);
-			if (next > end / STORE_BLOCK / STORE_CHUNK) {
-				at = end;
-				break;
-			}
-			block = next * STORE_CHUNK - 1;
-			at = block * STORE_BLOCK;
-		}
+		at = next.kind == PIECE_HEAP ? at + STORE_BLOCK : run_end(node, at, end);
 	}
-	if (at > end)
-		at = end;
-	if (piece.kind == PIECE_BASE && at > limit)
-		at = limit;
-	piece.length = at - offset;
+	piece.length = (at < end ? at : end) - offset;
 	return piece;
 }
 
@@ -124,7 +153,7 @@ static int base_read(struct view *view, struct node *node, uint64_t offset, void
 	int error = view_check_base(view, node);
 
 	if (!error)
-		error = file_get(&view->fs->files, node, FILE_READ, &file);
+		error = file_get(&view->fs->files, view_base(node), FILE_READ, &file);
 	if (error)
 		return error;
 	count = mmapio_read(file->mapped, offset, buffer, length);
@@ -200,11 +229,10 @@ static int verify(struct view *view, const struct own *own, uint64_t offset, uin
 static int own_read(struct view *view, struct node *node, uint64_t offset, void *buffer,
 		    size_t length)
 {
-	const struct own *own = node->own;
 	char *to = buffer;
 
 	while (length) {
-		const struct piece piece = piece_at(own, offset, offset + length);
+		const struct piece piece = piece_at(node, offset, offset + length);
 		size_t part = (size_t)piece.length;
 		ssize_t count = 0;
 		int error = 0;
@@ -214,7 +242,7 @@ static int own_read(struct view *view, struct node *node, uint64_t offset, void 
 		else if (piece.kind == PIECE_BASE)
 			error = base_read(view, node, offset, to, part);
 		else
-			error = verify(view, own, offset, part);
+			error = verify(view, piece.state, offset, part);
 		if (!error && piece.kind == PIECE_HEAP)
 			count = mmapio_read(store_heap(view->store), piece.place, to, part);
 		if (!error && piece.kind == PIECE_HEAP && count != (ssize_t)part)
@@ -269,7 +297,7 @@ static int reading_base(struct view *view, struct node *node, uint64_t start, ui
 	int error = view_check_base(view, node);
 
 	if (!error)
-		error = file_get(&view->fs->files, node, FILE_READ, &reading->file);
+		error = file_get(&view->fs->files, view_base(node), FILE_READ, &reading->file);
 	if (!error)
 		error = mmapio_file_refresh(reading->file->mapped, NULL);
 	if (!error)
@@ -293,14 +321,14 @@ static int reading_begin(struct view *view, struct node *node, uint64_t offset, 
 
 		if (reading->count == PIECES_MAX)
 			return 1;
-		*piece = piece_at(node->own, at, end);
+		*piece = piece_at(node, at, end);
 		if (piece->kind == PIECE_ZERO && piece->length > sizeof(zeros))
 			piece->length = sizeof(zeros);
 		if (piece->kind == PIECE_BASE) {
 			base_from = at < base_from ? at : base_from;
 			base_to = at + piece->length;
 		} else if (piece->kind == PIECE_HEAP) {
-			error = verify(view, node->own, at, piece->length);
+			error = verify(view, piece->state, at, piece->length);
 			if (error)
 				return error;
 			heap_from = piece->place < heap_from ? piece->place : heap_from;
@@ -351,53 +379,55 @@ static bool is_base_all(const struct own *own)
 			own->object.cut == NOT_CUT && own->object.size == own->object.base_size);
 }
 
-void view_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
-		  struct fuse_file_info *fi)
+/* A node whose bytes are read: nothing of it changes meanwhile. */
+static void data_hold(struct view *view, struct node *node, struct own *own)
+{
+	if (own)
+		pthread_rwlock_rdlock(&own->data);
+	if (node_is_of_view(node) && view_base(node))
+		snapshot_hold(view, view_base(node));
+}
+
+static void data_release(struct view *view, struct node *node, struct own *own)
+{
+	if (node_is_of_view(node) && view_base(node))
+		snapshot_release(view, view_base(node));
+	if (own)
+		pthread_rwlock_unlock(&own->data);
+}
+
+/* How long it is; while it is held. 0 or negative errno. */
+static int data_size(struct view *view, struct node *node, uint64_t *size)
+{
+	const struct own *state = view_state(node);
+	struct stat st;
+	int error = state ? 0 : file_stat(&view->fs->files, view_base(node), &st);
+
+	if (!error)
+		*size = state ? state->object.size : (uint64_t)st.st_size;
+	return error;
+}
+
+static void reply_read(fuse_req_t req, struct node *node, uint64_t offset, size_t size)
 {
 	struct view *view = view_of(req);
-	struct reading *reading;
-	struct node *node;
-	struct own *own;
+	struct reading *reading = malloc(sizeof(*reading));
 	uint64_t end;
-	bool as_base = true;
-	int error = view_node(view, ino, &node);
+	int error = reading ? data_size(view, node, &end) : -ENOMEM;
 
+	if (!error && offset + size < end)
+		end = offset + size;
 	if (error) {
 		reply_error(req, error);
-		return;
-	}
-	own = node->own;
-	if (own) {
-		pthread_rwlock_rdlock(&own->data);
-		as_base = is_base_all(own);
-		if (as_base)
-			pthread_rwlock_unlock(&own->data);
-	}
-	if (as_base) {
-		error = own ? view_check_base(view, node) : 0;
-		if (error)
-			reply_error(req, error);
-		else
-			op_read(req, ino, size, offset, fi);
-		node_put(&view->fs->nodes, node);
-		return;
-	}
-	if (fi->lock_owner == 0)
-		node->has_pages = true;
-	end = (uint64_t)offset + size < own->object.size ? (uint64_t)offset + size
-							 : own->object.size;
-	reading = malloc(sizeof(*reading));
-	if (!reading) {
-		reply_error(req, -ENOMEM);
-	} else if ((uint64_t)offset >= end) {
+	} else if (offset >= end) {
 		fuse_reply_buf(req, NULL, 0);
 	} else {
 		reading->count = 0;
 		reading->file = NULL;
 		reading->has_base = reading->has_heap = false;
-		error = reading_begin(view, node, (uint64_t)offset, end, reading);
+		error = reading_begin(view, node, offset, end, reading);
 		if (error == 1)
-			reply_copied(req, node, (uint64_t)offset, (size_t)(end - (uint64_t)offset));
+			reply_copied(req, node, offset, (size_t)(end - offset));
 		else if (error)
 			reply_error(req, error);
 		else
@@ -405,7 +435,35 @@ void view_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		reading_end(view->fs, reading);
 	}
 	free(reading);
-	pthread_rwlock_unlock(&own->data);
+}
+
+void view_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
+		  struct fuse_file_info *fi)
+{
+	struct view *view = view_of(req);
+	struct node *node;
+	struct own *own;
+	int error = view_node(view, ino, &node);
+
+	if (error) {
+		reply_error(req, error);
+		return;
+	}
+	own = node->own;
+	data_hold(view, node, own);
+	if (!node_is_of_view(node) && is_base_all(own)) {
+		data_release(view, node, own);
+		error = own ? view_check_base(view, node) : 0;
+		if (error)
+			reply_error(req, error);
+		else
+			op_read(req, ino, size, offset, fi);
+	} else {
+		if (fi->lock_owner == 0)
+			node->has_pages = true;
+		reply_read(req, node, (uint64_t)offset, size);
+		data_release(view, node, own);
+	}
 	node_put(&view->fs->nodes, node);
 }
 
@@ -489,10 +547,9 @@ static void undo_done(const struct view *view, const struct chunk *after, struct
 
 /* Writes the rows, and what the object will be; commits, and then it is so. own->data and
  * view->lock are held. error: what has gone wrong before. */
-static int change_end(struct view *view, struct node *node, struct chunks_after *after,
-		      struct object *object, uint64_t bytes, int error)
+static int data_end(struct view *view, struct own *own, struct chunks_after *after,
+		    struct object *object, uint64_t bytes, int error)
 {
-	struct own *own = node->own;
 	struct chunk *chunk, *next, *before;
 
 	/* What a committed chunk needs in memory it has before. */
@@ -643,6 +700,57 @@ static int write_slots(struct view *view, struct node *node, struct chunks_after
 	return error ? error : giving_end(view, &giving);
 }
 
+bool own_has_block(const struct own *own, uint64_t block)
+{
+	return slot_of(own, block) != SLOT_BASE || block * STORE_BLOCK >= base_end(own);
+}
+
+int own_keep_locked(struct view *view, struct own *own, uint64_t block, const char *bytes,
+		    uint64_t count)
+{
+	struct chunks_after after = {NULL};
+	struct object object = own->object;
+	uint64_t slot = 0, taken = 0;
+	int error = store_begin(view->store);
+
+	if (error)
+		return error;
+	for (uint64_t i = 0; i < count && !error; i++) {
+		const char *from = bytes + i * STORE_BLOCK;
+
+		if (memcmp(from, zeros, STORE_BLOCK) == 0) {
+			error = after_set(&after, own, block + i, SLOT_ZERO, 0);
+			continue;
+		}
+		if (!taken) {
+			taken = count - i;
+			error = store_slots_take(view->store, &slot, &taken);
+		}
+		if (!error)
+			error = heap_write(view, slot * STORE_BLOCK, from, STORE_BLOCK);
+		if (!error)
+			error = after_set(&after, own, block + i, slot, store_sum(from));
+		slot++;
+		taken--;
+	}
+	if (!error && taken) /* for what was zero */
+		error = store_slots_give(view->store, slot, taken);
+	return data_end(view, own, &after, &object, count * STORE_BLOCK, error);
+}
+
+int own_cut_locked(struct view *view, struct own *own, uint64_t size)
+{
+	struct chunks_after none = {NULL};
+	struct object object = own->object;
+	int error;
+
+	if (size >= object.cut)
+		return 0;
+	object.cut = size;
+	error = store_begin(view->store);
+	return error ? error : data_end(view, own, &none, &object, 0, 0);
+}
+
 static int write_once(struct view *view, struct node *node, uint64_t offset, const char *bytes,
 		      size_t length)
 {
@@ -658,7 +766,7 @@ static int write_once(struct view *view, struct node *node, uint64_t offset, con
 	object.mtime = object.ctime = view_now();
 	if (offset + length > object.size)
 		object.size = offset + length;
-	return change_end(view, node, &after, &object, length, error);
+	return data_end(view, own, &after, &object, length, error);
 }
 
 /* own->data is held. */
@@ -757,7 +865,7 @@ static int set_size_locked(struct view *view, struct node *node, uint64_t size)
 				error = cut_within(view, node, &after, size);
 		}
 		object.size = size;
-		error = change_end(view, node, &after, &object, 0, error);
+		error = data_end(view, own, &after, &object, 0, error);
 	}
 	pthread_mutex_unlock(&view->lock);
 	return error;
@@ -889,7 +997,7 @@ static int punch_locked(struct view *view, struct node *node, uint64_t offset, u
 			object = own->object;
 			object.mtime = object.ctime = view_now();
 			error = zero_blocks(view, own, &after, &object, first, part);
-			error = change_end(view, node, &after, &object, 0, error);
+			error = data_end(view, own, &after, &object, 0, error);
 		}
 		pthread_mutex_unlock(&view->lock);
 	}
@@ -897,12 +1005,12 @@ static int punch_locked(struct view *view, struct node *node, uint64_t offset, u
 }
 
 /* What of the range is a hole, in bytes. own->data is held. */
-static uint64_t holes_in(const struct own *own, uint64_t offset, uint64_t end)
+static uint64_t holes_in(struct node *node, uint64_t offset, uint64_t end)
 {
 	uint64_t sum = 0;
 
 	while (offset < end) {
-		const struct piece piece = piece_at(own, offset, end);
+		const struct piece piece = piece_at(node, offset, end);
 
 		if (piece.kind == PIECE_ZERO)
 			sum += piece.length;
@@ -936,12 +1044,12 @@ static int reserve_part(struct view *view, struct node *node, uint64_t first, ui
 	if (error)
 		return error;
 	for (uint64_t block = first; block < last && !error; block++) {
-		uint64_t slot = slot_of(own, block), run = block + 1, count;
+		uint64_t slot, run = block + 1, count;
 
-		if (kind_of(slot, block * STORE_BLOCK, base_end(own)) != PIECE_ZERO)
+		if (block_of(node, block * STORE_BLOCK).kind != PIECE_ZERO)
 			continue;
 		while (run < last && run - block < sizeof(zeros) / STORE_BLOCK &&
-		       kind_of(slot_of(own, run), run * STORE_BLOCK, base_end(own)) == PIECE_ZERO)
+		       block_of(node, run * STORE_BLOCK).kind == PIECE_ZERO)
 			run++;
 		count = run - block;
 		error = store_slots_take(view->store, &slot, &count);
@@ -953,14 +1061,14 @@ static int reserve_part(struct view *view, struct node *node, uint64_t first, ui
 		block += count - 1;
 	}
 	object.mtime = object.ctime = view_now();
-	return change_end(view, node, &after, &object, 0, error);
+	return data_end(view, own, &after, &object, 0, error);
 }
 
 /* Room for what is a hole. BACKING's blocks have theirs. own->data is held. */
 static int reserve_locked(struct view *view, struct node *node, uint64_t offset, uint64_t end)
 {
 	uint64_t first = offset / STORE_BLOCK, last = (end + STORE_BLOCK - 1) / STORE_BLOCK, part;
-	const uint64_t wanted = holes_in(node->own, first * STORE_BLOCK, last * STORE_BLOCK);
+	const uint64_t wanted = holes_in(node, first * STORE_BLOCK, last * STORE_BLOCK);
 	int error = 0;
 
 	pthread_mutex_lock(&view->lock);
@@ -1030,26 +1138,26 @@ void view_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, o
 	mode_changed(view->fs, ino, dropped);
 }
 
-/* The first offset from here on that is, or is not, a hole. own->data is held. */
-static off_t seek_locked(struct view *view, struct node *node, uint64_t offset, bool hole)
+/* The first offset from here on that is, or is not, a hole. The node is held. */
+static off_t seek_held(struct view *view, struct node *node, uint64_t offset, bool hole)
 {
-	struct own *own = node->own;
-	uint64_t size = own->object.size;
+	uint64_t size = 0;
 	struct file *file;
 	off_t found;
-	int error;
+	int error = data_size(view, node, &size);
 
-	if (offset >= size)
-		return -ENXIO;
+	if (error || offset >= size)
+		return error ? error : -ENXIO;
 	while (offset < size) {
-		const struct piece piece = piece_at(own, offset, size);
+		const struct piece piece = piece_at(node, offset, size);
 
 		if (piece.kind == (hole ? PIECE_ZERO : PIECE_HEAP))
 			return (off_t)offset;
 		if (piece.kind == PIECE_BASE) {
 			error = view_check_base(view, node);
 			if (!error)
-				error = file_get(&view->fs->files, node, FILE_READ, &file);
+				error = file_get(&view->fs->files, view_base(node), FILE_READ,
+						 &file);
 			if (error)
 				return error;
 			found = lseek(mmapio_file_descriptor(file->mapped), (off_t)offset,
@@ -1076,14 +1184,14 @@ void view_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 		return;
 	}
 	own = node->own;
-	if (!own) {
+	if (!own && !node_is_of_view(node)) {
 		op_lseek(req, ino, offset, whence, fi);
 	} else if (whence != SEEK_DATA && whence != SEEK_HOLE) {
 		reply_error(req, -EINVAL);
 	} else {
-		pthread_rwlock_rdlock(&own->data);
-		found = seek_locked(view, node, (uint64_t)offset, whence == SEEK_HOLE);
-		pthread_rwlock_unlock(&own->data);
+		data_hold(view, node, own);
+		found = seek_held(view, node, (uint64_t)offset, whence == SEEK_HOLE);
+		data_release(view, node, own);
 		if (found < 0)
 			reply_error(req, (int)found);
 		else
@@ -1098,9 +1206,10 @@ static ssize_t view_read_bytes(struct view *view, struct node *node, uint64_t of
 {
 	struct own *own = node->own;
 	struct file *file;
+	uint64_t size;
 	ssize_t count;
 
-	if (!own) {
+	if (!own && !node_is_of_view(node)) {
 		count = file_get(&view->fs->files, node, FILE_READ, &file);
 		if (count)
 			return count;
@@ -1110,13 +1219,15 @@ static ssize_t view_read_bytes(struct view *view, struct node *node, uint64_t of
 		file_put(&view->fs->files, file);
 		return count;
 	}
-	pthread_rwlock_rdlock(&own->data);
-	if (offset >= own->object.size)
+	data_hold(view, node, own);
+	count = data_size(view, node, &size);
+	if (!count && offset >= size)
 		length = 0;
-	else if (length > own->object.size - offset)
-		length = (size_t)(own->object.size - offset);
-	count = own_read(view, node, offset, buffer, length);
-	pthread_rwlock_unlock(&own->data);
+	else if (!count && length > size - offset)
+		length = (size_t)(size - offset);
+	if (!count)
+		count = own_read(view, node, offset, buffer, length);
+	data_release(view, node, own);
 	return count ? count : (ssize_t)length;
 }
 

@@ -6,6 +6,7 @@
  */
 #include "view_ops.h"
 
+#include "snapshot.h"
 #include "watch.h"
 
 #include <stdlib.h>
@@ -80,10 +81,10 @@ static int add_own(void *context, const char *name, int64_t object)
 	return error;
 }
 
-static int add_base_name(struct listing *listing, const struct node *folder,
+static int add_base_name(struct view *view, struct listing *listing, struct node *folder,
 			 const struct dirent64 *found)
 {
-	uint64_t ino = backing_number(folder->device, found->d_ino);
+	uint64_t ino = view_number(folder, backing_number(view_base(folder)->device, found->d_ino));
 	struct listed *listed;
 	int error;
 
@@ -93,6 +94,8 @@ static int add_base_name(struct listing *listing, const struct node *folder,
 		listing->parent = ino;
 		return 0;
 	}
+	if (snapshot_hides(view, view_base(folder), found->d_name))
+		return 0;
 	error = listing_add(listing, found->d_name, &listed);
 	if (listed) { /* else the view's word counts, which came first */
 		listed->ino = ino;
@@ -113,7 +116,7 @@ static int add_base(struct view *view, struct node *folder, struct listing *list
 	do
 		fd = backing_reopen(&fs->backing, descriptor, O_RDONLY | O_DIRECTORY);
 	while ((fd == -EMFILE || fd == -ENFILE) && files_make_room(&fs->files));
-	node_descriptor_put(&fs->nodes, folder);
+	view_base_descriptor_put(view, folder);
 	if (fd < 0)
 		return fd == -EMFILE ? -ENFILE : fd;
 	reader = folder_new(fd);
@@ -124,7 +127,7 @@ static int add_base(struct view *view, struct node *folder, struct listing *list
 	pthread_mutex_lock(&reader->lock);
 	more = folder_seek_locked(reader, 0);
 	while (!more && (more = folder_peek_locked(reader, &found)) > 0) {
-		more = add_base_name(listing, folder, found);
+		more = add_base_name(view, listing, folder, found);
 		folder_advance_locked(reader);
 	}
 	pthread_mutex_unlock(&reader->lock);
@@ -135,14 +138,15 @@ static int add_base(struct view *view, struct node *folder, struct listing *list
 /* Puts a listing together, names only. */
 static int listing_collect_locked(struct view *view, struct node *folder, struct listing *listing)
 {
-	const struct own *own = folder->own;
 	int error = 0;
 
-	if (own && own->object.has_names)
-		error = store_names_each(view->store, own->object.id, add_own, listing);
+	for (const struct own *state = view_state(folder); state && !error;
+	     state = view_state_next(folder, state))
+		if (state->object.has_names)
+			error = store_names_each(view->store, state->object.id, add_own, listing);
 	if (!error && !view_is_made(folder))
 		error = add_base(view, folder, listing);
-	return error;
+	return view_is_gone(folder, error) ? 0 : error;
 }
 
 int view_folder_is_empty_locked(struct view *view, struct node *folder)
@@ -186,7 +190,9 @@ static int listing_fill_locked(struct view *view, struct node *folder, struct li
 				return found;
 			if (found == 0)
 				continue;
-			listed->ino = object.ino;
+			listed->ino = object.layer % 2 || !view->snapshots
+					      ? object.ino
+					      : view_number(folder, object.ino);
 			listed->type = object.mode & S_IFMT;
 			object_free(&object);
 		}
@@ -291,6 +297,9 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		uint64_t number = listed ? listed->ino
 				  : at	 ? parent_number_locked(view, folder, listing)
 					 : st.st_ino;
+
+		if (!number) /* of the parent of what is gone */
+			number = st.st_ino;
 
 		length = add_entry(req, folder, name, number, listed ? listed->type : S_IFDIR,
 				   (off_t)at + 1, buffer + filled, size - filled, plus);

@@ -66,7 +66,7 @@ static void reply_looked_up(fuse_req_t req, struct node *node, const struct fuse
 {
 	struct view *view = view_of(req);
 
-	if (view_is_made(node) || node->own) {
+	if (view_is_made(node) || node->own || node_is_of_view(node)) {
 		if (fuse_reply_entry(req, entry))
 			view_forget(view, node->id, 1);
 	} else {
@@ -170,6 +170,7 @@ static int made_init_locked(fuse_req_t req, struct node *parent, const struct ma
 		mode &= ~context->umask;
 	}
 	made->object = (struct object){
+		.layer = folder->layer,
 		.mode = mode,
 		.uid = context->uid,
 		.gid = context->gid,
@@ -211,7 +212,7 @@ static int made_write_locked(struct view *view, struct node *parent, const char 
 		return error;
 	error = store_object_add(view->store, &made->object);
 	if (!error) {
-		made->object.ino = view->device.number | (uint64_t)made->object.id;
+		made->object.ino = view_number(parent, MADE_NUMBER | (uint64_t)made->object.id);
 		error = store_object_set(view->store, &made->object);
 	}
 	if (!error && made->access_length)
@@ -249,7 +250,7 @@ static int make(fuse_req_t req, fuse_ino_t parent_ino, const char *name,
 	if (!error)
 		error = made_write_locked(view, parent, name, &made);
 	if (!error) {
-		error = view_object_locked(view, made.object.id, node);
+		error = view_object_locked(view, parent, made.object.id, node);
 		if (!error) {
 			error = view_entry_locked(view, *node, entry);
 			if (error)
@@ -333,7 +334,7 @@ void view_op_readlink(fuse_req_t req, fuse_ino_t ino)
 		return;
 	}
 	if (!view_is_made(node)) {
-		op_readlink(req, ino);
+		op_readlink(req, view_base(node)->id);
 	} else {
 		/* Constant. */
 		target = ((const struct own *)node->own)->object.target;

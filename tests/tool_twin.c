@@ -4,6 +4,7 @@
  * same in both, down to errno and bytes; and in the end the trees are alike
  *
  *	tool_twin run ONE OTHER SEED STEPS     (files stay open, unlinked and mapped all along)
+ *	tool_twin run ONE OTHER SEED STEPS EVERY COMMAND...     (called after each EVERY steps)
  *	tool_twin compare ONE OTHER
  *
  * Names, types, modes, owners, link counts, sizes, targets, extended attributes, bytes, and times
@@ -18,6 +19,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 
 static uint64_t state;
@@ -388,9 +390,29 @@ static void compare(const char *path)
 	}
 }
 
+/* What is stored in mappings is where it is written to; then the command. */
+static void call(char **command)
+{
+	int status;
+	pid_t child;
+
+	for (int i = 0; i < OPEN_MAX_FILES; i++)
+		for (int w = 0; w < 2; w++)
+			if (files[i].fd[0] >= 0 && files[i].mapped[w])
+				check(msync(files[i].mapped[w], files[i].length, MS_SYNC) == 0);
+	child = fork();
+	if (child == 0) {
+		execvp(command[0], command);
+		_exit(127);
+	}
+	check(child > 0 && waitpid(child, &status, 0) == child);
+	if (status)
+		fail("%s: status %d", command[0], status);
+}
+
 int main(int argc, char **argv)
 {
-	unsigned long steps;
+	unsigned long steps, every;
 	char path[PATH_MAX];
 
 	if (argc < 4)
@@ -406,6 +428,7 @@ int main(int argc, char **argv)
 	umask(022);
 	state = (strtoul(argv[4], NULL, 10) + 1) * 0x9e3779b97f4a7c15;
 	steps = strtoul(argv[5], NULL, 10);
+	every = argc > 7 ? strtoul(argv[6], NULL, 10) : steps + 1;
 	for (int i = 0; i < OPEN_MAX_FILES; i++)
 		files[i].fd[0] = files[i].fd[1] = -1;
 	for (step = 1; step <= steps; step++) {
@@ -420,6 +443,8 @@ int main(int argc, char **argv)
 		default:
 			use_file((int)below(OPEN_MAX_FILES));
 		}
+		if (step % every == 0)
+			call(argv + 7);
 	}
 	for (int i = 0; i < OPEN_MAX_FILES; i++)
 		close_file(i);

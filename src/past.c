@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the live tree was, for its point-in-time views (snapshot.h). Everything here is done before
+ * a change: a slot, then a row, then the change. A state that says what is still so does no harm,
+ * so the daemon may be killed anywhere.
+ */
+#include "snapshot.h"
+
+#include "fs.h"
+#include "log.h"
+#include "view_ops.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+/* The state that what is changed now is kept in, or NULL: none is needed, or there is none yet. */
+static struct own *state_of(const struct change *change, const struct node *node)
+{
+	struct own *past = node->past;
+
+	return past && (past->is_last || past->object.layer >= (int64_t)(2 * change->epoch)) ? past
+											    : NULL;
+}
+
+/*
+ * Whether some view needs a state, or one of an epoch, still. Its rows are removed when none does,
+ * which may be while a change is under way.
+ */
+static bool is_needed_locked(const struct view *view, int64_t layer)
+{
+	return layer >= (int64_t)(2 * view->snapshots->oldest);
+}
+
+/* Frees states that no view needs. */
+static void trim_locked(struct view *view, struct own *past)
+{
+	const int64_t oldest = (int64_t)(2 * view->snapshots->oldest);
+
+	while (past && past->object.layer >= oldest)
+		past = past->older;
+	if (past && past->newer) {
+		past->newer->older = NULL;
+		own_free(past);
+	}
+}
+
+static int state_add_locked(struct change *change, struct node *node)
+{
+	struct view *view = change->view;
+	struct object object = {0};
+	struct own *own;
+	int error;
+
+	if (!is_needed_locked(view, (int64_t)(2 * change->epoch)))
+		return 0;
+	error = view_object_of_locked(view, node, (int64_t)(2 * change->epoch), &object);
+	if (error)
+		return error;
+	error = store_begin(view->store);
+	if (!error) {
+		error = view_end(view, store_object_add(view->store, &object));
+		if (!error)
+			error = view_changed(view, 0);
+	}
+	if (error) {
+		object_free(&object);
+		return error;
+	}
+	view->objects++;
+	error = own_new_locked(view, &object, &own);
+	if (error)
+		return error;
+	own->older = node->past;
+	if (own->older)
+		own->older->newer = own;
+	atomic_store(&node->past, own);
+	trim_locked(view, own);
+	return 0;
+}
+
+int past_attributes(struct change *change, struct node *node)
+{
+	struct view *view = change->view;
+	struct stat st;
+	int error = 0;
+
+	if (!change->epoch || !node || state_of(change, node))
+		return 0;
+	pthread_mutex_lock(&view->lock);
+	error = view_attach_locked(view, node);
+	if (!error && !state_of(change, node)) {
+		/* What has no name comes into no view, and has to stay in those that it is in. */
+		error = view_stat_locked(view, node, &st);
+		if (!error && st.st_nlink)
+			error = state_add_locked(change, node);
+		else if (!error && node->past)
+			((struct own *)node->past)->is_last = true;
+	}
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+/* --- Bytes ------------------------------------------------------------------------------------ */
+
+#define RUN_BLOCKS ((uint64_t)256)
+
+/* Keeps blocks side by side of which none is kept yet. */
+static int blocks_keep(struct change *change, struct own *state, struct file *file, uint64_t first,
+		       uint64_t count)
+{
+	struct view *view = change->view;
+	const size_t length = (size_t)(count * STORE_BLOCK);
+	char *bytes = calloc(1, length);
+	ssize_t had;
+	int error;
+
+	if (!bytes)
+		return -ENOMEM;
+	had = mmapio_read(file->mapped, first * STORE_BLOCK, bytes, length);
+	error = had < 0 ? (int)had : 0;
+	/* (Behind the end of the file a block may have anything.) */
+	if (!error && first * STORE_BLOCK + length > state->object.size)
+		memset(bytes + (state->object.size - first * STORE_BLOCK), 0,
+		       (size_t)(first * STORE_BLOCK + length - state->object.size));
+	pthread_mutex_lock(&view->lock);
+	if (!error && is_needed_locked(view, state->object.layer))
+		error = own_keep_locked(view, state, first, bytes, count);
+	pthread_mutex_unlock(&view->lock);
+	free(bytes);
+	return error;
+}
+
+int past_bytes(struct change *change, struct node *node, uint64_t offset, uint64_t end)
+{
+	struct files *files = &change->view->fs->files;
+	struct file *file = NULL;
+	struct own *state;
+	uint64_t block, last;
+	int error = past_attributes(change, node);
+
+	if (error || !change->epoch || !(state = state_of(change, node)))
+		return error;
+	if (end > state->object.size)
+		end = state->object.size;
+	last = (end + STORE_BLOCK - 1) / STORE_BLOCK;
+	for (block = offset / STORE_BLOCK; block < last && !error;) {
+		uint64_t count = 0;
+
+		while (block + count < last && count < RUN_BLOCKS &&
+		       !own_has_block(state, block + count))
+			count++;
+		if (count && !file)
+			error = file_get(files, node, FILE_READ, &file);
+		if (count && !error)
+			error = blocks_keep(change, state, file, block, count);
+		block += count ? count : 1;
+	}
+	if (file)
+		file_put(files, file);
+	return error;
+}
+
+int past_cut(struct change *change, struct node *node, uint64_t size)
+{
+	struct view *view = change->view;
+	struct files *files = &view->fs->files;
+	struct file *file;
+	struct own *state;
+	off_t data = (off_t)size, hole;
+	int error = past_attributes(change, node);
+
+	if (error || !change->epoch || !(state = state_of(change, node)) ||
+	    size >= state->object.size || size >= state->object.cut)
+		return error;
+	error = file_get(files, node, FILE_READ, &file);
+	while (!error) {
+		data = lseek(mmapio_file_descriptor(file->mapped), data, SEEK_DATA);
+		if (data < 0 || (uint64_t)data >= state->object.size)
+			break;
+		hole = lseek(mmapio_file_descriptor(file->mapped), data, SEEK_HOLE);
+		if (hole < 0)
+			break;
+		error = past_bytes(change, node, (uint64_t)data, (uint64_t)hole);
+		data = hole;
+	}
+	if (!error && data < 0 && errno != ENXIO)
+		error = -errno;
+	if (file)
+		file_put(files, file);
+	pthread_mutex_lock(&view->lock);
+	if (!error && is_needed_locked(view, state->object.layer))
+		error = own_cut_locked(view, state, size);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+/* --- Extended attributes ---------------------------------------------------------------------- */
+
+static int xattr_keep_locked(struct view *view, struct node *node, struct own *state,
+			     const char *name)
+{
+	struct object object = state->object;
+	void *value = NULL;
+	size_t size;
+	ssize_t length;
+	int found = object.has_xattrs ? store_xattr_get(view->store, object.id, name, &value, &size)
+				      : 0;
+
+	free(value);
+	if (found || !is_needed_locked(view, object.layer))
+		return found < 0 ? found : 0;
+	length = view_live_xattr(view, node, name, &value);
+	if (length < 0 && length != -ENODATA && length != -EOPNOTSUPP)
+		return (int)length;
+	found = store_begin(view->store);
+	if (!found) {
+		object.has_xattrs = true;
+		found = store_xattr_set(view->store, object.id, name, length < 0 ? NULL : value,
+					length < 0 ? 0 : (size_t)length);
+		if (!found)
+			found = store_object_set(view->store, &object);
+		found = view_end(view, found);
+		if (!found) {
+			own_adopt(state, &object);
+			found = view_changed(view, 0);
+		}
+	}
+	free(value);
+	return found;
+}
+
+static int xattrs_keep_locked(struct view *view, struct node *node, struct own *state)
+{
+	char *names = malloc(XATTR_LIST_MAX);
+	int descriptor = names ? view_base_descriptor(view, node) : -ENOMEM, error = 0;
+	ssize_t length = -1;
+
+	if (descriptor >= 0) {
+		length = listxattr(backing_path(descriptor).text, names, XATTR_LIST_MAX);
+		if (length < 0)
+			error = errno == EOPNOTSUPP ? 0 : -errno;
+		view_base_descriptor_put(view, node);
+	} else {
+		error = descriptor;
+	}
+	for (ssize_t at = 0; at < length && !error; at += (ssize_t)strlen(names + at) + 1)
+		error = xattr_keep_locked(view, node, state, names + at);
+	free(names);
+	return error;
+}
+
+int past_xattr(struct change *change, struct node *node, const char *name)
+{
+	struct view *view = change->view;
+	struct own *state;
+	int error = past_attributes(change, node);
+
+	if (error || !change->epoch || !(state = state_of(change, node)))
+		return error;
+	pthread_mutex_lock(&view->lock);
+	error = name ? xattr_keep_locked(view, node, state, name)
+		     : xattrs_keep_locked(view, node, state);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+int past_privileges(struct change *change, struct node *node)
+{
+	struct own *state = node ? state_of(change, node) : NULL;
+	int error;
+
+	if (!change->epoch || (state && state->has_privileges))
+		return 0;
+	error = past_xattr(change, node, "security.capability");
+	state = node ? state_of(change, node) : NULL;
+	if (!error && state)
+		state->has_privileges = true;
+	return error;
+}
+
+/* --- Names ------------------------------------------------------------------------------------ */
+
+/* What is kept of a name: 1 and *object, 0 if it was absent; 0: nothing is. */
+static int name_kept(struct change *change, struct node *folder, const char *name, int64_t *object)
+{
+	struct view *view = change->view;
+	const struct own *state = state_of(change, folder);
+	int found = 0;
+
+	pthread_mutex_lock(&view->lock);
+	if (state && state->object.has_names)
+		found = store_name_get(view->store, state->object.id, name, object);
+	pthread_mutex_unlock(&view->lock);
+	return found;
+}
+
+static int name_keep(struct change *change, struct own *state, const char *name, int64_t object)
+{
+	struct view *view = change->view;
+	struct object folder;
+	int error;
+
+	pthread_mutex_lock(&view->lock);
+	folder = state->object;
+	folder.has_names = true;
+	error = is_needed_locked(view, folder.layer) ? store_begin(view->store) : 1;
+	if (!error) {
+		error = store_name_set(view->store, folder.id, name, object);
+		if (!error && !state->object.has_names)
+			error = store_object_set(view->store, &folder);
+		error = view_end(view, error);
+		if (!error) {
+			own_adopt(state, &folder);
+			error = view_changed(view, 0);
+		}
+	}
+	pthread_mutex_unlock(&view->lock);
+	return error == 1 ? 0 : error;
+}
+
+int past_name(struct change *change, struct node *folder, const char *name, struct node *node)
+{
+	const struct own *child;
+	struct own *state;
+	int64_t object;
+	int found, error = past_attributes(change, folder);
+
+	if (error || !change->epoch)
+		return error;
+	found = name_kept(change, folder, name, &object);
+	if (found < 0)
+		return found;
+	/* (One that came after the view has no state, and needs none.) */
+	if (!(found == 1 && object == 0))
+		error = past_attributes(change, node);
+	state = state_of(change, folder);
+	if (error || found == 1 || !state)
+		return error;
+	child = node ? state_of(change, node) : NULL;
+	return name_keep(change, state, name, child ? child->object.id : 0);
+}
+
+/* --- Anchors: what keeps a file that the live tree has lost ----------------------------------- */
+
+struct anchor_name anchor_name(int64_t object)
+{
+	struct anchor_name name;
+
+	snprintf(name.text, sizeof(name.text), "%" PRId64, object);
+	return name;
+}
+
+void anchors_open_locked(struct view *view, int store)
+{
+	static const char folder[] = "anchors";
+	struct snapshots *snapshots = view->snapshots;
+	struct nodes *nodes = &view->fs->nodes;
+	struct node *parent = NULL;
+	struct stat st;
+	int fd;
+
+	if (snapshots->anchors >= 0 || !snapshots->hidden)
+		return;
+	if (mkdirat(store, folder, 0700) && errno != EEXIST)
+		return;
+	snapshots->anchors = openat(store, folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* Where nothing is found by its handle, names lead there. */
+	fd = fcntl(store, F_DUPFD_CLOEXEC, 0);
+	if (fd >= 0 &&
+	    node_of_descriptor(nodes, nodes->root, snapshots->hidden, fd, false, &parent, &st)) {
+		close(fd);
+		return;
+	}
+	fd = fcntl(snapshots->anchors, F_DUPFD_CLOEXEC, 0);
+	if (parent && fd >= 0 &&
+	    node_of_descriptor(nodes, parent, folder, fd, false, &snapshots->anchors_node, &st))
+		close(fd);
+	node_put(nodes, parent);
+}
+
+void anchor_remove_locked(struct view *view, int64_t object)
+{
+	const struct anchor_name name = anchor_name(object);
+	struct object row;
+	struct node *node;
+
+	if (view->snapshots->anchors < 0 || unlinkat(view->snapshots->anchors, name.text, 0))
+		return;
+	if (store_object_get(view->store, object, &row) != 1)
+		return;
+	node = view_find(view, &row.base);
+	if (node)
+		node->anchored = false;
+	node_put(&view->fs->nodes, node);
+	object_free(&row);
+}
+
+/* All of a file that cannot be anchored: its bytes and attributes, or where a link leads to. */
+static int copy_all(struct change *change, struct node *node)
+{
+	int error = past_xattr(change, node, NULL);
+
+	if (!error && S_ISREG(node->type))
+		error = past_cut(change, node, 0);
+	return error;
+}
+
+int past_removed(struct change *change, struct node *folder, const char *name, struct node *node,
+		 bool *anchored)
+{
+	struct view *view = change->view;
+	const struct own *state;
+	struct stat st;
+	int64_t object = 1;
+	int descriptor, error = past_name(change, folder, name, node);
+
+	*anchored = false;
+	if (error || !change->epoch || !node)
+		return error;
+	error = name_kept(change, folder, name, &object);
+	state = state_of(change, node);
+	if (error < 0 || !state)
+		return error < 0 ? error : 0;
+	if (S_ISDIR(node->type)) /* what it has of names is kept by now, since it is empty */
+		return past_xattr(change, node, NULL);
+	descriptor = view_base_descriptor(view, node);
+	if (descriptor < 0)
+		return descriptor;
+	error = fstat(descriptor, &st) ? -errno : 0;
+	/* One with other names is found by its handle. */
+	if (!error && (st.st_nlink == 1 || !node->device->handles_open)) {
+		const struct anchor_name anchor = anchor_name(state->object.id);
+
+		if (view->snapshots->anchors >= 0 &&
+		    (linkat(AT_FDCWD, backing_path(descriptor).text, view->snapshots->anchors,
+			    anchor.text, AT_SYMLINK_FOLLOW) == 0 ||
+		     errno == EEXIST))
+			*anchored = true;
+		else if (errno == ENOSPC || errno == EDQUOT)
+			error = -errno;
+	}
+	view_base_descriptor_put(view, node);
+	if (*anchored)
+		node->anchored = true;
+	else if (!error && st.st_nlink == 1)
+		error = copy_all(change, node);
+	return error;
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The folder that point-in-time views are in: made, listed, renamed and dropped as folders in it.
+ * It is no node, and belongs to the owner of the mount, so that the kernel lets nobody else do so.
+ */
+#include "snapshot_ops.h"
+
+#include "log.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void attributes(fuse_req_t req, struct stat *st)
+{
+	struct view *view = view_of(req);
+	const struct snapshot *snapshot;
+
+	*st = (struct stat){
+		.st_ino = SNAPSHOT_FOLDER,
+		.st_mode = S_IFDIR | 0755,
+		.st_nlink = 2,
+		.st_uid = geteuid(),
+		.st_gid = getegid(),
+		.st_blksize = (blksize_t)STORE_BLOCK,
+	};
+	pthread_mutex_lock(&view->lock);
+	TAILQ_FOREACH (snapshot, &view->snapshots->all, all) {
+		if (snapshot->state == SNAPSHOT_WHOLE)
+			st->st_mtim = st->st_ctim = st->st_atim = snapshot->instant;
+		if (snapshot_find_locked(view, snapshot->name) == snapshot)
+			st->st_nlink++;
+	}
+	pthread_mutex_unlock(&view->lock);
+}
+
+void snapshot_folder_entry(fuse_req_t req)
+{
+	const struct options *options = fs_of(req)->options;
+	struct fuse_entry_param entry = {
+		.ino = SNAPSHOT_FOLDER,
+		.attr_timeout = options->attr_timeout,
+		.entry_timeout = options->entry_timeout,
+	};
+
+	attributes(req, &entry.attr);
+	fuse_reply_entry(req, &entry);
+}
+
+void snapshot_folder_getattr(fuse_req_t req)
+{
+	struct stat st;
+
+	attributes(req, &st);
+	fuse_reply_attr(req, &st, 0);
+}
+
+/* The root of a view, as the kernel is told of it. */
+static int entry_of(struct view *view, const char *name, struct fuse_entry_param *entry)
+{
+	struct snapshot *snapshot;
+	struct node *root;
+	int error = -ENOENT;
+
+	pthread_mutex_lock(&view->lock);
+	snapshot = snapshot_find_locked(view, name);
+	if (snapshot)
+		error = snapshot_root(view, snapshot, &root);
+	if (!error) {
+		error = view_attach_locked(view, root);
+		if (!error)
+			error = view_entry_locked(view, root, entry);
+		node_put(&view->fs->nodes, root);
+	}
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+static void reply_root(fuse_req_t req, const char *name)
+{
+	struct view *view = view_of(req);
+	struct fuse_entry_param entry;
+	int error = entry_of(view, name, &entry);
+
+	if (error)
+		reply_error(req, error);
+	else if (fuse_reply_entry(req, &entry))
+		view_forget(view, entry.ino, 1);
+}
+
+void snapshot_folder_lookup(fuse_req_t req, const char *name)
+{
+	reply_root(req, name);
+}
+
+/* Names that are easily typed and shown. */
+static int name_check(const char *name)
+{
+	if (strlen(name) > 255)
+		return -ENAMETOOLONG;
+	if (*name == '.')
+		return -EINVAL;
+	for (const char *at = name; *at; at++)
+		if (iscntrl((unsigned char)*at))
+			return -EINVAL;
+	return 0;
+}
+
+void snapshot_folder_mkdir(fuse_req_t req, const char *name, mode_t mode)
+{
+	struct view *view = view_of(req);
+	struct snapshot *snapshot;
+	int error = name_check(name);
+
+	/* Who may not write it himself makes one to be read. */
+	if (!error)
+		error = snapshot_make(view, name,
+				      !(mode & ~fuse_req_ctx(req)->umask & S_IWUSR) ||
+					      fs_of(req)->options->snap_readonly,
+				      &snapshot);
+	if (error)
+		reply_error(req, error);
+	else
+		reply_root(req, name);
+}
+
+void snapshot_folder_rmdir(fuse_req_t req, const char *name)
+{
+	reply_error(req, snapshot_drop(view_of(req), name));
+}
+
+void snapshot_folder_rename(fuse_req_t req, const char *name, const char *new_name,
+			    unsigned int flags)
+{
+	int error = flags & ~(unsigned int)RENAME_NOREPLACE ? -EINVAL : name_check(new_name);
+
+	reply_error(req, error ? error : snapshot_rename(view_of(req), name, new_name));
+}
+
+/* --- Listing ---------------------------------------------------------------------------------- */
+
+struct names {
+	char **name;
+	size_t count;
+};
+
+static void names_free(struct names *names)
+{
+	for (size_t i = 0; i < names->count; i++)
+		free(names->name[i]);
+	free(names->name);
+	free(names);
+}
+
+static int names_add(struct names *names, const char *name)
+{
+	char **longer = realloc(names->name, (names->count + 1) * sizeof(*longer));
+
+	if (!longer)
+		return -ENOMEM;
+	names->name = longer;
+	longer[names->count] = strdup(name);
+	if (!longer[names->count])
+		return -ENOMEM;
+	names->count++;
+	return 0;
+}
+
+void snapshot_folder_opendir(fuse_req_t req, struct fuse_file_info *fi)
+{
+	struct view *view = view_of(req);
+	struct names *names = calloc(1, sizeof(*names));
+	struct snapshot *snapshot;
+	int error = names ? names_add(names, ".") : -ENOMEM;
+
+	if (!error)
+		error = names_add(names, "..");
+	pthread_mutex_lock(&view->lock);
+	TAILQ_FOREACH (snapshot, &view->snapshots->all, all)
+		if (!error && snapshot_find_locked(view, snapshot->name) == snapshot)
+			error = names_add(names, snapshot->name);
+	pthread_mutex_unlock(&view->lock);
+	fi->fh = (uintptr_t)names;
+	if (error)
+		reply_error(req, error);
+	else if (fuse_reply_open(req, fi))
+		error = -EINTR;
+	if (error && names)
+		names_free(names);
+}
+
+void snapshot_folder_releasedir(fuse_req_t req, struct fuse_file_info *fi)
+{
+	names_free((struct names *)(uintptr_t)fi->fh);
+	reply_error(req, 0);
+}
+
+void snapshot_folder_readdir(fuse_req_t req, size_t size, off_t offset,
+			     const struct fuse_file_info *fi, bool plus)
+{
+	const struct names *names = (struct names *)(uintptr_t)fi->fh;
+	struct view *view = view_of(req);
+	char *buffer = malloc(size);
+	size_t filled = 0;
+
+	if (!buffer) {
+		reply_error(req, -ENOMEM);
+		return;
+	}
+	for (size_t at = (size_t)offset; at < names->count; at++) {
+		struct fuse_entry_param entry = {
+			.attr = {.st_ino = SNAPSHOT_FOLDER, .st_mode = S_IFDIR}};
+		const char *name = names->name[at];
+		const bool known =
+			fuse_add_direntry_plus(req, NULL, 0, name, NULL, 0) <= size - filled &&
+			at >= 2 && entry_of(view, name, &entry) == 0;
+		size_t length;
+
+		if (at >= 2 && !known && plus)
+			entry.attr.st_ino = UINT64_MAX;
+		length = plus ? fuse_add_direntry_plus(req, buffer + filled, size - filled, name,
+						       &entry, (off_t)at + 1)
+			      : fuse_add_direntry(req, buffer + filled, size - filled, name,
+						  &entry.attr, (off_t)at + 1);
+		if (known && (!plus || length > size - filled))
+			view_forget(view, entry.ino, 1);
+		if (length > size - filled)
+			break;
+		filled += length;
+	}
+	fuse_reply_buf(req, buffer, filled);
+	free(buffer);
+}
+
+void snapshot_folder_sync(fuse_req_t req)
+{
+	struct view *view = view_of(req);
+
+	reply_error(req, view->store ? view_sync(view) : 0);
+}
