@@ -71,6 +71,7 @@ struct node {
 	struct own
 		*_Atomic past; /* its lock and view->lock: what it was last (snapshot.h), or NULL */
 	_Atomic bool anchored; /* it has a name in the store of views, which is not counted */
+	bool anchor_holds;     /* view->lock: and is referenced for that */
 	_Atomic bool is_attached; /* view->lock: that is known */
 
 	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none.

@@ -10,6 +10,7 @@
 #include "log.h"
 #include "view_ops.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/limits.h>
@@ -26,7 +27,7 @@ static struct own *state_of(const struct change *change, const struct node *node
 	struct own *past = node->past;
 
 	return past && (past->is_last || past->object.layer >= (int64_t)(2 * change->epoch)) ? past
-											    : NULL;
+											     : NULL;
 }
 
 /*
@@ -396,10 +397,167 @@ void anchor_remove_locked(struct view *view, int64_t object)
 	if (store_object_get(view->store, object, &row) != 1)
 		return;
 	node = view_find(view, &row.base);
-	if (node)
+	if (node) {
 		node->anchored = false;
+		if (node->anchor_holds)
+			node_put(&view->fs->nodes, node);
+		node->anchor_holds = false;
+	}
 	node_put(&view->fs->nodes, node);
 	object_free(&row);
+}
+
+/*
+ * A file with an anchor and other names: the link of the anchor is not to be counted as long as the
+ * anchor is there, whether or not the kernel knows the file.
+ */
+static void anchor_hold_locked(struct view *view, struct node *node)
+{
+	node->anchored = true;
+	if (!node->anchor_holds)
+		node_ref(&view->fs->nodes, node);
+	node->anchor_holds = true;
+}
+
+static void anchor_load_locked(struct view *view, const char *name)
+{
+	struct nodes *nodes = &view->fs->nodes;
+	struct node *node;
+	struct stat st;
+	int fd;
+
+	if (fstatat(view->snapshots->anchors, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_nlink < 2)
+		return;
+	fd = openat(view->snapshots->anchors, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (node_of_descriptor(nodes, view->snapshots->anchors_node, name, fd, false, &node, &st)) {
+		close(fd);
+		return;
+	}
+	anchor_hold_locked(view, node);
+	node_put(nodes, node);
+}
+
+void anchors_load_locked(struct view *view)
+{
+	int fd = view->snapshots->anchors >= 0
+			 ? openat(view->snapshots->anchors, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+			 : -1;
+	DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *entry;
+
+	while (listing && (entry = readdir(listing)))
+		if (*entry->d_name != '.')
+			anchor_load_locked(view, entry->d_name);
+	if (listing)
+		closedir(listing);
+	else if (fd >= 0)
+		close(fd);
+}
+
+/* --- Places: where nothing is found by its handle, the store knows where it is -----------------
+ */
+
+/* The path of a name in a folder of the live tree, to be freed, or NULL. */
+static char *path_of(struct view *view, struct node *folder, const char *name)
+{
+	char *path = node_path(&view->fs->nodes, folder), *whole;
+
+	if (!path || *path != '/' || asprintf(&whole, "%s/%s", path[1] ? path : "", name) < 0)
+		whole = NULL;
+	free(path);
+	return whole;
+}
+
+/* Whether the object of a path is that one. */
+static bool is_at(struct view *view, const char *path, const struct store_identity *object)
+{
+	struct nodes *nodes = &view->fs->nodes;
+	struct node *node = NULL;
+	struct store_identity found;
+	struct stat st;
+	int fd = backing_open_path(&view->fs->backing, path);
+	bool same = false;
+
+	if (fd < 0)
+		return false;
+	if (node_of_descriptor(nodes, NULL, NULL, fd, false, &node, &st)) {
+		close(fd);
+		return false;
+	}
+	found = view_identity(node);
+	same = found.length == object->length &&
+	       memcmp(found.bytes, object->bytes, found.length) == 0;
+	node_put(nodes, node);
+	return same;
+}
+
+/* All that is at one path is at the other, and the other way round. */
+static int exchange(struct view *view, const char *path, const char *new_path)
+{
+	static const char apart[] = "/.mmapfs/exchanged"; /* of no object */
+	int error = store_objects_move(view->store, new_path, apart);
+
+	if (!error)
+		error = store_objects_move(view->store, path, new_path);
+	return error ? error : store_objects_move(view->store, apart, path);
+}
+
+static int move_locked(struct view *view, const struct store_moving *moving, const char *path,
+		       const char *new_path)
+{
+	int error = store_begin(view->store);
+
+	if (error)
+		return error;
+	error = exchange(view, path, new_path);
+	if (!error)
+		error = store_moving_set(view->store, moving);
+	error = view_end(view, error);
+	return error ? error : view_changed(view, 0);
+}
+
+int past_moving(struct change *change, struct node *folder, const char *name, struct node *node,
+		struct node *new_folder, const char *new_name)
+{
+	struct view *view = change->view;
+	struct store_moving moving;
+	char *path, *new_path;
+	int error = 0;
+
+	if (!change->epoch || !node || node->device->handles_open)
+		return 0;
+	path = path_of(view, folder, name);
+	new_path = path_of(view, new_folder, new_name);
+	moving = (struct store_moving){view_identity(node), path, new_path};
+	pthread_mutex_lock(&view->lock);
+	if (path && new_path)
+		error = move_locked(view, &moving, path, new_path);
+	pthread_mutex_unlock(&view->lock);
+	free(path);
+	free(new_path);
+	return error;
+}
+
+int past_moved_locked(struct view *view)
+{
+	struct store_moving moving;
+	int found = store_moving_get(view->store, &moving);
+
+	if (found != 1)
+		return found;
+	if (moving.path && moving.new_path && is_at(view, moving.path, &moving.object)) {
+		/* It was not moved. */
+		found = move_locked(view, NULL, moving.new_path, moving.path);
+	} else {
+		found = store_begin(view->store);
+		if (!found)
+			found = view_end(view, store_moving_set(view->store, NULL));
+	}
+	free((char *)moving.path);
+	free((char *)moving.new_path);
+	return found;
 }
 
 /* All of a file that cannot be anchored: its bytes and attributes, or where a link leads to. */
@@ -409,6 +567,32 @@ static int copy_all(struct change *change, struct node *node)
 
 	if (!error && S_ISREG(node->type))
 		error = past_cut(change, node, 0);
+	return error;
+}
+
+static int anchor_noted(struct view *view, struct node *node, const struct own *state, bool is_only)
+{
+	const struct store_identity base = view_identity(node);
+	char *path;
+	int error = 0;
+
+	pthread_mutex_lock(&view->lock);
+	if (is_only)
+		node->anchored = true;
+	else
+		anchor_hold_locked(view, node);
+	pthread_mutex_unlock(&view->lock);
+	if (node->device->handles_open || !view->snapshots->anchors_node)
+		return 0;
+	path = path_of(view, view->snapshots->anchors_node, anchor_name(state->object.id).text);
+	if (!path)
+		return -ENOMEM;
+	pthread_mutex_lock(&view->lock);
+	error = store_begin(view->store);
+	if (!error)
+		error = view_end(view, store_object_place(view->store, &base, path));
+	pthread_mutex_unlock(&view->lock);
+	free(path);
 	return error;
 }
 
@@ -448,7 +632,7 @@ int past_removed(struct change *change, struct node *folder, const char *name, s
 	}
 	view_base_descriptor_put(view, node);
 	if (*anchored)
-		node->anchored = true;
+		error = anchor_noted(view, node, state, st.st_nlink == 1);
 	else if (!error && st.st_nlink == 1)
 		error = copy_all(change, node);
 	return error;

@@ -483,6 +483,9 @@ int snapshots_load_locked(struct view *view, bool crashed)
 		if (error)
 			return error;
 	}
+	error = past_moved_locked(view);
+	if (error)
+		return error;
 	epochs_find_locked(snapshots);
 	snapshots->collect = !TAILQ_EMPTY(&snapshots->all);
 	error = pthread_create(&snapshots->collector, NULL, collect, view);

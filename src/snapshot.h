@@ -152,11 +152,19 @@ int past_name(struct change *change, struct node *folder, const char *name, stru
 int past_removed(struct change *change, struct node *folder, const char *name, struct node *node,
 		 bool *anchored);
 
+/* An object is about to get another name; where it is then. */
+int past_moving(struct change *change, struct node *folder, const char *name, struct node *node,
+		struct node *new_folder, const char *new_name);
+/* It was, or it was not: looks. */
+int past_moved_locked(struct view *view);
+
 /* The name of an object's anchor. */
 struct anchor_name {
 	char text[24];
 };
 struct anchor_name anchor_name(int64_t object);
+/* Of those that are there: of files with other names. */
+void anchors_load_locked(struct view *view);
 /* Opens the folder of anchors. */
 void anchors_open_locked(struct view *view, int store);
 /* An object of the past is about to go, and with it its anchor. */

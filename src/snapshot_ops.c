@@ -214,24 +214,49 @@ static int keep_renamed(struct change *change, struct changing *changing)
 	struct node **node = changing->node;
 	int error = past_name(change, node[FOLDER], changing->name, node[CHILD]);
 
-	if (error)
-		return error;
-	return changing->to_set & RENAME_EXCHANGE
-		       ? past_name(change, node[NEW_FOLDER], changing->new_name, node[NEW_CHILD])
-		       : past_removed(change, node[NEW_FOLDER], changing->new_name, node[NEW_CHILD],
-				      &changing->anchored);
+	if (!error && (changing->to_set & RENAME_EXCHANGE))
+		error = past_name(change, node[NEW_FOLDER], changing->new_name, node[NEW_CHILD]);
+	else if (!error && node[NEW_CHILD] != node[CHILD])
+		error = past_removed(change, node[NEW_FOLDER], changing->new_name, node[NEW_CHILD],
+				     &changing->anchored);
+	return error ? error
+		     : past_moving(change, node[FOLDER], changing->name, node[CHILD],
+				   node[NEW_FOLDER], changing->new_name);
 }
 
-/* Where nothing is found by its handle: the object's name is that of its anchor now. */
-static void anchored(struct change *change, const struct changing *changing, struct node *node)
+/* After an operation that was to take a name away from an object that has an anchor now. */
+static void removed(struct change *change, const struct changing *changing, struct node *folder,
+		    const char *name, struct node *node)
 {
 	struct view *view = change->view;
 	const struct own *past = node ? node->past : NULL;
-	const struct anchor_name name = anchor_name(past ? past->object.id : 0);
+	struct node *there = NULL;
 
-	if (changing->anchored && past && !node->device->handles_open &&
-	    view->snapshots->anchors_node)
-		node_rename(&view->fs->nodes, node, view->snapshots->anchors_node, name.text);
+	if (!changing->anchored || !past)
+		return;
+	(void)!child_find(view, folder, name, &there);
+	pthread_mutex_lock(&view->lock);
+	if (there == node) /* it failed */
+		anchor_remove_locked(view, past->object.id);
+	else if (!node->device->handles_open && view->snapshots->anchors_node)
+		node_rename(&view->fs->nodes, node, view->snapshots->anchors_node,
+			    anchor_name(past->object.id).text);
+	pthread_mutex_unlock(&view->lock);
+	node_put(&view->fs->nodes, there);
+}
+
+static void moved(struct change *change, const struct changing *changing)
+{
+	struct view *view = change->view;
+	const struct node *node = changing->node[CHILD];
+
+	if (!change->epoch || !node || node->device->handles_open)
+		return;
+	pthread_mutex_lock(&view->lock);
+	if (past_moved_locked(view))
+		log_line(LOG_ERR, "store of the views: where %s is was not noted",
+			 changing->new_name);
+	pthread_mutex_unlock(&view->lock);
 }
 
 /* --- The operations: data --------------------------------------------------------------------- */
@@ -633,7 +658,7 @@ static void snapshot_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *na
 		IN_VIEW(req, parent, true, view_op_unlink(req, parent, name));
 	} else if (begin_removed(req, parent, name, &change, &changing) == 0) {
 		op_unlink(req, parent, name);
-		anchored(&change, &changing, changing.node[CHILD]);
+		removed(&change, &changing, changing.node[FOLDER], name, changing.node[CHILD]);
 		end(&change, &changing);
 	}
 }
@@ -678,7 +703,9 @@ static void snapshot_op_rename(fuse_req_t req, fuse_ino_t parent, const char *na
 		if (begin(req, &change, &changing, changing.name ? keep_renamed : keep_attributes))
 			return;
 		op_rename(req, parent, name, new_parent, new_name, flags);
-		anchored(&change, &changing, changing.node[NEW_CHILD]);
+		removed(&change, &changing, changing.node[NEW_FOLDER], new_name,
+			changing.node[NEW_CHILD]);
+		moved(&change, &changing);
 		end(&change, &changing);
 	}
 }

@@ -37,6 +37,7 @@ static const char schema[] =
 	" cut INTEGER, target BLOB, parent INTEGER, has INTEGER, sum INTEGER, UNIQUE (base, layer));"
 	"CREATE INDEX orphan ON object (links) WHERE links = 0;"
 	"CREATE INDEX layer ON object (layer) WHERE layer > 0;"
+	"CREATE INDEX place ON object (base_path) WHERE layer > 0;"
 	"CREATE TABLE snap (epoch INTEGER PRIMARY KEY, name BLOB, instant INTEGER,"
 	" instant_ns INTEGER, state INTEGER, read_only INTEGER, sum INTEGER);"
 	"CREATE TABLE name (folder INTEGER, name BLOB, object INTEGER, sum INTEGER,"
@@ -67,6 +68,9 @@ enum statement {
 	OBJECT_ORPHAN,
 	OBJECT_PAST,
 	OBJECT_OF_LAYERS,
+	OBJECT_PLACE,
+	OBJECTS_MOVE,
+	OBJECTS_MOVED,
 	SNAP_SET,
 	SNAP_REMOVE,
 	SNAPS_EACH,
@@ -131,6 +135,21 @@ static const char *const texts[STATEMENTS] = {
 				" WHERE base = ? AND layer > ? AND layer % 2 = 0 ORDER BY layer LIMIT 1",
 	[OBJECT_OF_LAYERS] = "SELECT id, 1 FROM object WHERE layer > 0 AND layer BETWEEN ? AND ?"
 			     " AND (layer % 2 = 0 OR ?) LIMIT 1",
+	[OBJECT_PLACE] =
+		"UPDATE object SET base_path = ?2, sum = row_sum(layer, base, ?2" OBJECT_BUT_PLACE
+		") WHERE base = ?1 AND layer > 0"
+		" AND sum = row_sum(" OBJECT_COLUMNS ")",
+	/* A path, and all below it; in two steps, since the sum is of what they are then. */
+	[OBJECTS_MOVE] =
+		"UPDATE object SET sum = -1,"
+		" base_path = CAST(?2 || substr(base_path, length(?1) + 1) AS BLOB)"
+		" WHERE layer > 0 AND (base_path = ?1 OR (base_path > CAST(?1 || '/' AS BLOB)"
+		" AND base_path < CAST(?1 || '0' AS BLOB)))"
+		" AND sum = row_sum(" OBJECT_COLUMNS ")",
+	[OBJECTS_MOVED] = "UPDATE object SET sum = row_sum(" OBJECT_COLUMNS ")"
+			  " WHERE layer > 0 AND sum = -1 AND (base_path = ?1 OR"
+			  " (base_path > CAST(?1 || '/' AS BLOB) AND"
+			  " base_path < CAST(?1 || '0' AS BLOB)))",
 	[SNAP_SET] = "INSERT OR REPLACE INTO snap VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
 		     " row_sum(?1, ?2, ?3, ?4, ?5, ?6))",
 	[SNAP_REMOVE] = "DELETE FROM snap WHERE epoch = ?",
@@ -805,6 +824,80 @@ int store_object_past(struct store *store, int64_t layer, const struct store_ide
 		sqlite3_bind_int64(statement, 2, layer);
 	}
 	return object_read(store, statement, object);
+}
+
+int store_object_place(struct store *store, const struct store_identity *base, const char *path)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECT_PLACE);
+
+	if (statement) {
+		sqlite3_bind_blob(statement, 1, base->bytes, (int)base->length, SQLITE_STATIC);
+		bind_name(statement, 2, path);
+	}
+	return run(store, statement);
+}
+
+int store_objects_move(struct store *store, const char *path, const char *new_path)
+{
+	sqlite3_stmt *statement = prepare(store, OBJECTS_MOVE);
+	int error;
+
+	if (statement) {
+		bind_name(statement, 1, path);
+		bind_name(statement, 2, new_path);
+	}
+	error = run(store, statement);
+	if (error)
+		return error;
+	statement = prepare(store, OBJECTS_MOVED);
+	if (statement)
+		bind_name(statement, 1, new_path);
+	return run(store, statement);
+}
+
+int store_moving_set(struct store *store, const struct store_moving *moving)
+{
+	static const struct store_moving none = {.path = "", .new_path = ""};
+	int error;
+
+	moving = moving ? moving : &none;
+	error = meta_set_bytes(store, "moving", moving->object.bytes, moving->object.length);
+	if (!error)
+		error = meta_set_bytes(store, "moving_from", moving->path, strlen(moving->path));
+	if (!error)
+		error = meta_set_bytes(store, "moving_to", moving->new_path,
+				       strlen(moving->new_path));
+	return error;
+}
+
+int store_moving_get(struct store *store, struct store_moving *moving)
+{
+	sqlite3_stmt *statement;
+	int found = meta_get(store, "moving", &statement);
+
+	*moving = (struct store_moving){.path = NULL};
+	if (found == 1) {
+		moving->object.length = (size_t)sqlite3_column_bytes(statement, 0);
+		if (moving->object.length > sizeof(moving->object.bytes))
+			found = -EIO;
+		else if (moving->object.length)
+			memcpy(moving->object.bytes, sqlite3_column_blob(statement, 0),
+			       moving->object.length);
+		sqlite3_reset(statement);
+	}
+	if (found <= 0 || !moving->object.length)
+		return found < 0 ? found : 0;
+	found = meta_get(store, "moving_from", &statement);
+	if (found == 1) {
+		moving->path = column_text(statement, 0);
+		sqlite3_reset(statement);
+		found = meta_get(store, "moving_to", &statement);
+	}
+	if (found == 1) {
+		moving->new_path = column_text(statement, 0);
+		sqlite3_reset(statement);
+	}
+	return found;
 }
 
 int store_object_of_layers(struct store *store, int64_t from, int64_t to, bool odd, int64_t *id)

@@ -104,6 +104,20 @@ int store_object_find(struct store *store, int64_t layer, const struct store_ide
 /* That of the first even layer above that one. */
 int store_object_past(struct store *store, int64_t layer, const struct store_identity *base,
 		      struct object *object);
+/* Where in BACKING an object is now, of all rows of point-in-time views. */
+int store_object_place(struct store *store, const struct store_identity *base, const char *path);
+/* The same of all that were at a path or below it. */
+int store_objects_move(struct store *store, const char *path, const char *new_path);
+
+/* An object that is about to be moved, or has been: who was killed in between did not say. */
+struct store_moving {
+	struct store_identity object;
+	const char *path, *new_path;
+};
+int store_moving_set(struct store *store, const struct store_moving *moving); /* NULL: none */
+/* 1: paths are to be freed; 0: none. */
+int store_moving_get(struct store *store, struct store_moving *moving);
+
 /* Any object of layers from one to another; odd: of the odd ones, too. 1 and *id, or 0. */
 int store_object_of_layers(struct store *store, int64_t from, int64_t to, bool odd, int64_t *id);
 /* Objects without a link: 1 and *id, or 0. */

@@ -9,17 +9,19 @@
 
 /* What row_sum() is of, table by table. (An object's number is not known when it is added.) */
 #define META_COLUMNS "key, value"
-#define OBJECT_BASE                                                                                \
-	"layer, base, base_path, base_size, base_mtime, base_mtime_ns, base_ctime, base_ctime_ns"
-#define OBJECT_COLUMNS                                                                             \
-	OBJECT_BASE ", ino, mode, uid, gid, device, links, size, blocks, atime, atime_ns, mtime,"  \
-		    " mtime_ns, ctime, ctime_ns, cut, target, parent, has"
-#define NAME_COLUMNS  "folder, name, object"
-#define XATTR_COLUMNS "object, name, value"
-#define CHUNK_COLUMNS "object, chunk, slots"
-#define SNAP_COLUMNS  "epoch, name, instant, instant_ns, state, read_only"
-#define FREE_COLUMNS  "slot, count"
-#define UNDO_COLUMNS  "id, object, chunk, blocks, slots, size"
+#define OBJECT_BASE  "layer, base, base_path" OBJECT_WAS
+#define OBJECT_WAS   ", base_size, base_mtime, base_mtime_ns, base_ctime, base_ctime_ns"
+#define OBJECT_REST                                                                                \
+	", ino, mode, uid, gid, device, links, size, blocks, atime, atime_ns, mtime,"              \
+	" mtime_ns, ctime, ctime_ns, cut, target, parent, has"
+#define OBJECT_COLUMNS	 OBJECT_BASE OBJECT_REST
+#define OBJECT_BUT_PLACE OBJECT_WAS OBJECT_REST /* what follows base_path */
+#define NAME_COLUMNS	 "folder, name, object"
+#define XATTR_COLUMNS	 "object, name, value"
+#define CHUNK_COLUMNS	 "object, chunk, slots"
+#define SNAP_COLUMNS	 "epoch, name, instant, instant_ns, state, read_only"
+#define FREE_COLUMNS	 "slot, count"
+#define UNDO_COLUMNS	 "id, object, chunk, blocks, slots, size"
 
 /* Makes row_sum(...) known to SQLite. A result of SQLite's. */
 int rows_init(sqlite3 *rows);

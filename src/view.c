@@ -674,6 +674,10 @@ static int base_object_locked(struct view *view, const struct object *object, st
 		*out = NULL;
 		error = -ESTALE;
 	}
+	/* What the live tree had of a folder that is gone from it has been kept. */
+	if (error == -ESTALE && view->snapshots && S_ISDIR(object->mode) &&
+	    identity_restore(view, &object->base, &identity))
+		return node_of_identity(&fs->nodes, &identity, own, object->mode, out);
 	if (error == -ESTALE)
 		log_line(LOG_ERR, "%s: is not in BACKING any more, and the view was made of it",
 			 object->base_path);
@@ -1028,6 +1032,8 @@ static int snapshots_open(struct view *view, int folder)
 		error = snapshots_load_locked(view, crashed);
 	if (!error) {
 		anchors_open_locked(view, folder);
+		if (!view->fs->nodes.root->device->handles_open)
+			anchors_load_locked(view);
 		view->fs->nodes.root->anchored =
 			view->options.hidden; /* a folder, that is not shown */
 	}
