@@ -52,6 +52,24 @@ static void trim_locked(struct view *view, struct own *past)
 	}
 }
 
+/* Where a symbolic link leads to, to be freed. */
+static int target_read(struct view *view, struct node *node, char **target)
+{
+	char text[PATH_MAX + 1];
+	int descriptor = view_base_descriptor(view, node);
+	ssize_t length;
+
+	if (descriptor < 0)
+		return descriptor;
+	length = readlinkat(descriptor, "", text, PATH_MAX);
+	if (length >= 0)
+		*target = strndup(text, (size_t)length);
+	else
+		length = -errno;
+	view_base_descriptor_put(view, node);
+	return length < 0 ? (int)length : *target ? 0 : -ENOMEM;
+}
+
 static int state_add_locked(struct change *change, struct node *node)
 {
 	struct view *view = change->view;
@@ -62,8 +80,12 @@ static int state_add_locked(struct change *change, struct node *node)
 	if (!is_needed_locked(view, (int64_t)(2 * change->epoch)))
 		return 0;
 	error = view_object_of_locked(view, node, (int64_t)(2 * change->epoch), &object);
-	if (error)
+	if (!error && S_ISLNK(node->type))
+		error = target_read(view, node, &object.target);
+	if (error) {
+		object_free(&object);
 		return error;
+	}
 	error = store_begin(view->store);
 	if (!error) {
 		error = view_end(view, store_object_add(view->store, &object));
@@ -419,41 +441,84 @@ static void anchor_hold_locked(struct view *view, struct node *node)
 	node->anchor_holds = true;
 }
 
-static void anchor_load_locked(struct view *view, const char *name)
+/* Calls for each anchor. */
+static int anchors_each(struct view *view,
+			int (*each)(struct view *view, const char *name, const struct stat *st,
+				    void *context),
+			void *context)
+{
+	const int folder = view->snapshots->anchors;
+	int fd = folder >= 0 ? openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *entry;
+	struct stat st;
+	int error = 0;
+
+	while (listing && !error && (entry = readdir(listing)))
+		if (*entry->d_name != '.' &&
+		    fstatat(folder, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			error = each(view, entry->d_name, &st, context);
+	if (listing)
+		closedir(listing);
+	else if (fd >= 0)
+		close(fd);
+	return error;
+}
+
+static int anchor_load(struct view *view, const char *name, const struct stat *anchor,
+		       void *context)
 {
 	struct nodes *nodes = &view->fs->nodes;
 	struct node *node;
 	struct stat st;
 	int fd;
 
-	if (fstatat(view->snapshots->anchors, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_nlink < 2)
-		return;
+	(void)context;
+	if (anchor->st_nlink < 2)
+		return 0;
 	fd = openat(view->snapshots->anchors, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
-		return;
+		return 0;
 	if (node_of_descriptor(nodes, view->snapshots->anchors_node, name, fd, false, &node, &st)) {
 		close(fd);
-		return;
+		return 0;
 	}
 	anchor_hold_locked(view, node);
 	node_put(nodes, node);
+	return 0;
 }
 
 void anchors_load_locked(struct view *view)
 {
-	int fd = view->snapshots->anchors >= 0
-			 ? openat(view->snapshots->anchors, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-			 : -1;
-	DIR *listing = fd >= 0 ? fdopendir(fd) : NULL;
-	const struct dirent *entry;
+	(void)!anchors_each(view, anchor_load, NULL);
+}
 
-	while (listing && (entry = readdir(listing)))
-		if (*entry->d_name != '.')
-			anchor_load_locked(view, entry->d_name);
-	if (listing)
-		closedir(listing);
-	else if (fd >= 0)
-		close(fd);
+struct room {
+	int64_t from, to;
+	uint64_t bytes;
+};
+
+static int anchor_room(struct view *view, const char *name, const struct stat *st, void *context)
+{
+	struct room *room = context;
+	struct object object;
+	int found = store_object_get(view->store, strtoll(name, NULL, 10), &object);
+
+	if (found != 1)
+		return found;
+	if (object.layer >= room->from && object.layer <= room->to)
+		room->bytes += (uint64_t)st->st_blocks * 512;
+	object_free(&object);
+	return 0;
+}
+
+int anchors_room_locked(struct view *view, int64_t from, int64_t to, uint64_t *room)
+{
+	struct room sum = {.from = from, .to = to};
+	int error = anchors_each(view, anchor_room, &sum);
+
+	*room += sum.bytes;
+	return error;
 }
 
 /* --- Places: where nothing is found by its handle, the store knows where it is -----------------

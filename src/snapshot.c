@@ -126,6 +126,14 @@ bool snapshot_hides(const struct view *view, const struct node *folder, const ch
 	       folder == view->fs->nodes.root && strcmp(name, view->snapshots->hidden) == 0;
 }
 
+int snapshot_room_locked(struct view *view, const struct snapshot *snapshot, uint64_t *room)
+{
+	const int64_t from = (int64_t)(2 * snapshot->epoch), to = from + 1;
+	int error = store_layers_room(view->store, from, to, room);
+
+	return error ? error : anchors_room_locked(view, from, to, room);
+}
+
 /* --- Making and dropping ---------------------------------------------------------------------- */
 
 static void wait_for_changes(struct snapshots *snapshots, unsigned int side)

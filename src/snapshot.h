@@ -105,6 +105,10 @@ struct snapshot *snapshot_find_locked(struct view *view, const char *name);
 /* Whether a name of a folder of the live tree is that of the store. */
 bool snapshot_hides(const struct view *view, const struct node *folder, const char *name);
 
+/* The room that a view takes, in bytes: what was changed in it, and what was kept since it is the
+ * newest. 0 or negative errno. */
+int snapshot_room_locked(struct view *view, const struct snapshot *snapshot, uint64_t *room);
+
 /* The folder that is a view's root, referenced. 0 or negative errno. */
 int snapshot_root(struct view *view, struct snapshot *snapshot, struct node **root);
 
@@ -163,6 +167,8 @@ struct anchor_name {
 	char text[24];
 };
 struct anchor_name anchor_name(int64_t object);
+/* Adds what the files take that objects of those layers keep. */
+int anchors_room_locked(struct view *view, int64_t from, int64_t to, uint64_t *room);
 /* Of those that are there: of files with other names. */
 void anchors_load_locked(struct view *view);
 /* Opens the folder of anchors. */

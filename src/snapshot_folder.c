@@ -139,6 +139,65 @@ void snapshot_folder_rename(fuse_req_t req, const char *name, const char *new_na
 	reply_error(req, error ? error : snapshot_rename(view_of(req), name, new_name));
 }
 
+/* --- What mmapfsctl(1) asks ------------------------------------------------------------------- */
+
+static void reply_text(fuse_req_t req, const char *text, size_t size)
+{
+	const size_t length = strlen(text);
+
+	if (!size)
+		fuse_reply_xattr(req, length);
+	else if (length > size)
+		reply_error(req, -ERANGE);
+	else
+		fuse_reply_buf(req, text, length);
+}
+
+/* "SECONDS.NANOSECONDS STATE ro|rw BYTES NAME" of the index-th view; its length, or negative errno.
+ */
+static int describe(struct view *view, unsigned long index, char *text, size_t size)
+{
+	struct snapshot *snapshot;
+	uint64_t room = 0;
+	int error = -ENODATA;
+
+	pthread_mutex_lock(&view->lock);
+	TAILQ_FOREACH (snapshot, &view->snapshots->all, all)
+		if (snapshot_find_locked(view, snapshot->name) == snapshot && index-- == 0)
+			break;
+	if (snapshot)
+		error = snapshot_room_locked(view, snapshot, &room);
+	if (!error)
+		snprintf(text, size, "%jd.%09ld %s %s %ju %s", (intmax_t)snapshot->instant.tv_sec,
+			 snapshot->instant.tv_nsec,
+			 snapshot->state == SNAPSHOT_WHOLE ? "whole" : "given-up",
+			 snapshot->read_only ? "ro" : "rw", (uintmax_t)room, snapshot->name);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
+void snapshot_folder_getxattr(fuse_req_t req, const char *name, size_t size)
+{
+	struct view *view = view_of(req);
+	char text[512], *end;
+	unsigned long index;
+	int error = -ENODATA;
+
+	if (strcmp(name, "mmapfs.snapname") == 0) {
+		reply_text(req, fs_of(req)->options->snapname, size);
+		return;
+	}
+	if (strncmp(name, "mmapfs.view.", strlen("mmapfs.view.")) == 0) {
+		index = strtoul(name + strlen("mmapfs.view."), &end, 10);
+		if (!*end)
+			error = describe(view, index, text, sizeof(text));
+	}
+	if (error)
+		reply_error(req, error);
+	else
+		reply_text(req, text, size);
+}
+
 /* --- Listing ---------------------------------------------------------------------------------- */
 
 struct names {

@@ -458,10 +458,11 @@ static void snapshot_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *
 
 static void snapshot_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-	if (is_live(ino))
+	if (ino == SNAPSHOT_FOLDER ||
+	    (ino == FUSE_ROOT_ID && strncmp(name, "mmapfs.", strlen("mmapfs.")) == 0))
+		snapshot_folder_getxattr(req, name, size);
+	else if (is_live(ino))
 		op_getxattr(req, ino, name, size);
-	else if (ino == SNAPSHOT_FOLDER)
-		reply_error(req, -ENODATA);
 	else
 		IN_VIEW(req, ino, false, view_op_getxattr(req, ino, name, size));
 }

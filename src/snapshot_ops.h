@@ -11,6 +11,7 @@
 
 void snapshot_folder_entry(fuse_req_t req); /* it has been looked up */
 void snapshot_folder_getattr(fuse_req_t req);
+void snapshot_folder_getxattr(fuse_req_t req, const char *name, size_t size);
 void snapshot_folder_lookup(fuse_req_t req, const char *name);
 void snapshot_folder_mkdir(fuse_req_t req, const char *name, mode_t mode);
 void snapshot_folder_rmdir(fuse_req_t req, const char *name);

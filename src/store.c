@@ -68,6 +68,7 @@ enum statement {
 	OBJECT_ORPHAN,
 	OBJECT_PAST,
 	OBJECT_OF_LAYERS,
+	LAYERS_CHUNKS,
 	OBJECT_PLACE,
 	OBJECTS_MOVE,
 	OBJECTS_MOVED,
@@ -135,6 +136,8 @@ static const char *const texts[STATEMENTS] = {
 				" WHERE base = ? AND layer > ? AND layer % 2 = 0 ORDER BY layer LIMIT 1",
 	[OBJECT_OF_LAYERS] = "SELECT id, 1 FROM object WHERE layer > 0 AND layer BETWEEN ? AND ?"
 			     " AND (layer % 2 = 0 OR ?) LIMIT 1",
+	[LAYERS_CHUNKS] = "SELECT slots, 1 FROM object CROSS JOIN chunk ON object = id"
+			  " WHERE layer > 0 AND layer BETWEEN ? AND ?",
 	[OBJECT_PLACE] =
 		"UPDATE object SET base_path = ?2, sum = row_sum(layer, base, ?2" OBJECT_BUT_PLACE
 		") WHERE base = ?1 AND layer > 0"
@@ -824,6 +827,27 @@ int store_object_past(struct store *store, int64_t layer, const struct store_ide
 		sqlite3_bind_int64(statement, 2, layer);
 	}
 	return object_read(store, statement, object);
+}
+
+int store_layers_room(struct store *store, int64_t from, int64_t to, uint64_t *room)
+{
+	sqlite3_stmt *statement = prepare(store, LAYERS_CHUNKS);
+	struct store_chunk chunk;
+	int found;
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, from);
+		sqlite3_bind_int64(statement, 2, to);
+	}
+	found = first(store, statement);
+	while (found == 1) {
+		if (chunk_unpack(statement, 0, &chunk))
+			for (int i = 0; i < STORE_CHUNK; i++)
+				*room += chunk.slots[i] >= SLOT_FIRST ? STORE_BLOCK : 0;
+		found = next(store, statement);
+	}
+	sqlite3_reset(statement);
+	return found;
 }
 
 int store_object_place(struct store *store, const struct store_identity *base, const char *path)

@@ -104,6 +104,9 @@ int store_object_find(struct store *store, int64_t layer, const struct store_ide
 /* That of the first even layer above that one. */
 int store_object_past(struct store *store, int64_t layer, const struct store_identity *base,
 		      struct object *object);
+/* How many bytes of the heap objects of layers from one to another have. */
+int store_layers_room(struct store *store, int64_t from, int64_t to, uint64_t *room);
+
 /* Where in BACKING an object is now, of all rows of point-in-time views. */
 int store_object_place(struct store *store, const struct store_identity *base, const char *path);
 /* The same of all that were at a path or below it. */

@@ -20,9 +20,10 @@
 struct check {
 	sqlite3 *rows;
 	int heap;
-	uint64_t end;		 /* the first slot that was never used */
-	unsigned char *owners;	 /* of each slot: what has it */
-	uint64_t wrong;		 /* findings */
+	uint64_t end;	       /* the first slot that was never used */
+	unsigned char *owners; /* of each slot: what has it */
+	uint64_t wrong;	       /* findings */
+	uint64_t tables;
 	uint64_t leaked, undone; /* slots; blocks that the next mount takes back */
 	bool unknown;		 /* it could not be looked at */
 };
@@ -255,10 +256,17 @@ static const char *const damaged_rows[] = {
 	DAMAGED("undo", "object", UNDO_COLUMNS),   DAMAGED("snap", "0", SNAP_COLUMNS),
 };
 
+static void count_table(struct check *check, sqlite3_stmt *statement)
+{
+	(void)statement;
+	check->tables++;
+}
+
 static void check_rows(struct check *check)
 {
-	if (!query(check, "PRAGMA integrity_check", integrity))
-		return;
+	if (!query(check, "PRAGMA integrity_check", integrity) ||
+	    !query(check, "SELECT name FROM sqlite_master", count_table) || !check->tables)
+		return; /* (without tables: it was killed in the making) */
 	for (size_t i = 0; i < sizeof(damaged_rows) / sizeof(damaged_rows[0]); i++)
 		query(check, damaged_rows[i], damaged_row);
 	query(check, "SELECT value FROM meta WHERE key = 'end'", take_end);
@@ -291,12 +299,13 @@ static void check_rows(struct check *check)
 
 bool store_is_there(const char *folder)
 {
-	char *heap = NULL;
+	char *heap = NULL, *rows = NULL;
 	struct stat st;
-	/* (One that was killed in the making has no block.) */
+	/* (One that was killed in the making has nothing to lose.) */
 	bool there = asprintf(&heap, "%s/heap", folder) >= 0 && stat(heap, &st) == 0 &&
-		     st.st_size >= (off_t)STORE_BLOCK;
+		     asprintf(&rows, "%s/rows", folder) >= 0 && stat(rows, &st) == 0 && st.st_size;
 
+	free(rows);
 	free(heap);
 	return there;
 }

@@ -674,8 +674,8 @@ static int base_object_locked(struct view *view, const struct object *object, st
 		*out = NULL;
 		error = -ESTALE;
 	}
-	/* What the live tree had of a folder that is gone from it has been kept. */
-	if (error == -ESTALE && view->snapshots && S_ISDIR(object->mode) &&
+	/* What the live tree had of what is gone from it has been kept. */
+	if (error == -ESTALE && view->snapshots && (!S_ISREG(object->mode) || object->cut == 0) &&
 	    identity_restore(view, &object->base, &identity))
 		return node_of_identity(&fs->nodes, &identity, own, object->mode, out);
 	if (error == -ESTALE)
@@ -722,8 +722,10 @@ int view_object_locked(struct view *view, const struct node *like, int64_t id, s
 
 bool view_is_gone(struct node *node, int error)
 {
-	return node_is_of_view(node) && S_ISDIR(node->type) &&
-	       (error == -ESTALE || error == -ENOENT) && view_state(node);
+	const struct own *state = view_state(node);
+
+	return node_is_of_view(node) && (error == -ESTALE || error == -ENOENT) && state &&
+	       (!S_ISREG(node->type) || state->object.cut == 0);
 }
 
 /* What the states from one on say of a name: 1 and *object, 0 if it is absent; 0: nothing. */

@@ -205,7 +205,7 @@ struct node *view_find(struct view *view, const struct store_identity *base);
 int view_store_locked(struct view *view);
 
 /*
- * Whether an error means that a folder of a point-in-time view is gone from the live tree: what it
+ * Whether an error means that a node of a point-in-time view is gone from the live tree: what it
  * had was kept before, so it has no more than that.
  */
 bool view_is_gone(struct node *node, int error);

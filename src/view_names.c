@@ -326,23 +326,26 @@ void view_op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	struct view *view = view_of(req);
 	struct node *node;
-	char *target = NULL;
+	const char *target = NULL;
 	int error = view_node(view, ino, &node);
 
 	if (error) {
 		reply_error(req, error);
 		return;
 	}
-	if (!view_is_made(node)) {
+	/* What was made in the view says it, or a state that the live tree had, or BACKING does. (A
+	 * state's is constant, and stays while the request is served.) */
+	pthread_mutex_lock(&view->lock);
+	for (const struct own *state = view_state(node); state && !target;
+	     state = view_state_next(node, state))
+		target = state->object.target;
+	pthread_mutex_unlock(&view->lock);
+	if (target)
+		fuse_reply_readlink(req, target);
+	else if (view_is_made(node))
+		reply_error(req, -EINVAL);
+	else
 		op_readlink(req, view_base(node)->id);
-	} else {
-		/* Constant. */
-		target = ((const struct own *)node->own)->object.target;
-		if (target)
-			fuse_reply_readlink(req, target);
-		else
-			reply_error(req, -EINVAL);
-	}
 	node_put(&view->fs->nodes, node);
 }
 

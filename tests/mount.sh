@@ -13,7 +13,7 @@
 # What a script needs of the checkout beside the tools, a function `prepare` that it defines before
 # brings to the folder it is given, which is $MOUNT_WORK/bin later on.
 #
-# Environment: MMAPFS, the program; TOOLS, the folder of the compiled tool_*.c; TESTDIR, where to
+# Environment: MMAPFS, the program; MMAPFSCTL, the other one, for those that use it; TOOLS, the folder of the compiled tool_*.c; TESTDIR, where to
 # work (on a disk file system, or cachestat(2) shows nothing); MMAPFS_OPTIONS, further options for
 # each mount; MOUNT_OTHER_IO, if set: the mode of io= that is not the default; MOUNT_PATIENCE, a factor to all limits of time (sanitizers are slow).
 #

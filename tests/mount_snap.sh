@@ -2,6 +2,11 @@
 # Point-in-time views (mkdir MNT/.snap/NAME): what the tree was at their instants they are, whatever is done
 # in the live tree, in them, and in others; after unmounts and SIGKILL, too.
 # SNAP_STEPS says how many random operations each run makes (1500), SNAP_SEEDS which.
+
+prepare() {
+	cp "$MMAPFSCTL" "$1/mmapfsctl"
+}
+
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 900 root user
 need setfattr getfattr sqlite3
@@ -38,7 +43,7 @@ mkdir "$backing/folder" "$backing/empty"
 echo one >"$backing/file"
 ln "$backing/file" "$backing/folder/other"
 ln -s file "$backing/link"
-noise 1 300 >"$backing/large"
+noise 1 7 | head -c 300K >"$backing/large"
 setfattr -n user.color -v red "$backing/file"
 mkfifo "$backing/fifo"
 cp -a "$backing" "$plain/first"
@@ -137,6 +142,156 @@ grep -qi 'read-only' "$work/error" || fail "$(cat "$work/error")"
 rmdir "$mnt/.snap/read"
 mount_stop
 "${program[@]}" --check "$backing/.mmapfs" >"$work/out" || fail "--check: $(cat "$work/out")"
+rm -rf "${backing:?}"/* "$backing/.mmapfs" "${plain:?}"/*
+
+# ---------------------------------------------------------------- options, and what cannot be
+
+refused() { # OPTIONS LINE
+	! timeout 20 "${program[@]}" -f -o "$1" "$backing" "$mnt" </dev/null 2>"$work/error" || fail "$1: mounted"
+	assert_equal 1 "$(wc -l <"$work/error")" "lines of $1: $(cat "$work/error")"
+	grep -q -- "$2" "$work/error" || fail "$1: $(cat "$work/error")"
+}
+
+echo live >"$backing/file"
+refused snapname=a/b 'not a name'
+refused nosnap=maybe 'nosnap=force'
+refused snaplimit=much 'not a size'
+refused snapdir=/nowhere 'No such file'
+mkdir "$backing/.snap"
+refused snapname=.snap 'snapname=NAME'
+mount_start snapname=views
+[ -d "$mnt/.snap" ] || fail "the .snap that BACKING has"
+mkdir "$mnt/views/one"
+mount_stop
+rmdir "$backing/.snap"
+refused nosnap 'point-in-time views'
+mount_start nosnap=force
+assert_equal file "$(ls "$mnt")" "what is listed with nosnap=force"
+mount_stop
+mkdir "$work/other"
+mount_start
+! timeout 20 "${program[@]}" -f "$backing" "$work/other" </dev/null 2>"$work/error" || fail "a second mount could change what the views of the first are of"
+grep -q 'in use by another mount' "$work/error" || fail "$(cat "$work/error")"
+[ "$(ls "$mnt/.snap")" = one ] || fail "views"
+rmdir "$mnt/.snap/one"
+mount_stop
+rm -rf "$backing/.mmapfs"
+
+# Kept elsewhere: what is removed from the live tree has to be copied
+mkdir "$work/views"
+noise 1 8 >"$backing/large"
+ln -s nowhere "$backing/link"
+mount_start "snapdir=$work/views"
+mkdir "$mnt/.snap/one"
+rm "$mnt/large" "$mnt/link"
+cmp <(noise 1 8) "$mnt/.snap/one/large" || fail "what was removed"
+assert_equal nowhere "$(readlink "$mnt/.snap/one/link")" "a link that was removed"
+[ ! -e "$backing/.mmapfs" ] || fail "a store in BACKING, in spite of snapdir"
+mount_stop
+mount_start "snapdir=$work/views"
+cmp <(noise 1 8) "$mnt/.snap/one/large" || fail "what was removed, after a remount"
+assert_equal nowhere "$(readlink "$mnt/.snap/one/link")" "a link that was removed, after a remount"
+rmdir "$mnt/.snap/one"
+mount_stop
+rm -rf "$work/views"
+
+# No room: the live tree goes on, the oldest view does not
+noise 2 4 >"$backing/large"
+mount_start snaplimit=1M
+mkdir "$mnt/.snap/old"
+noise 1 6 | head -c 600K | dd of="$mnt/large" bs=64K iflag=fullblock conv=notrunc status=none
+mkdir "$mnt/.snap/young"
+cp "$mnt/large" "$work/young"
+noise 1 5 | head -c 700K >"$work/new"
+dd if="$work/new" of="$mnt/large" bs=64K conv=notrunc status=none || fail "the live tree was refused"
+cmp -n 716800 "$work/new" "$mnt/large" || fail "the live file"
+cmp "$work/young" "$mnt/.snap/young/large" || fail "the younger view"
+! cat "$mnt/.snap/old/large" >/dev/null 2>"$work/error" || fail "a view without what it was"
+grep -q 'Input/output error' "$work/error" || fail "$(cat "$work/error")"
+grep -q 'view old is given up: /large .*No space left' "$log" || fail "$(cat "$log")"
+"$TOOLS/mmapfsctl" snapshot list "$mnt" >"$work/out"
+grep -q 'given-up .* old$' "$work/out" || fail "$(cat "$work/out")"
+rmdir "$mnt/.snap/old" "$mnt/.snap/young"
+mount_stop
+rm -rf "$backing/.mmapfs"
+
+# ---------------------------------------------------------------- mmapfsctl
+
+mount_start
+"$TOOLS/mmapfsctl" snapshot create "$mnt" one
+"$TOOLS/mmapfsctl" snapshot create --read-only "$mnt" 'two "of" them'
+printf x | dd of="$mnt/large" bs=1 seek=0 conv=notrunc status=none
+! (echo x >"$mnt/.snap/two \"of\" them/file") 2>/dev/null || fail "written to one that is read-only"
+"$TOOLS/mmapfsctl" snapshot list "$mnt" >"$work/out"
+[ "$(grep -c whole "$work/out")" = 2 ] || fail "$(cat "$work/out")"
+grep -q ' rw  *0  one$' "$work/out" && grep -q ' ro  *4096  two "of" them$' "$work/out" || fail "$(cat "$work/out")"
+"$TOOLS/mmapfsctl" snapshot list --json "$mnt" | python3 -c 'import json, sys
+views = json.load(sys.stdin)
+assert [view["name"] for view in views] == ["one", "two \"of\" them"], views
+assert views[1]["read_only"] and views[1]["room"] == 4096 and views[1]["state"] == "whole", views'
+"$TOOLS/mmapfsctl" snapshot rename "$mnt" one 1
+! "$TOOLS/mmapfsctl" snapshot remove "$mnt" one 2>"$work/error" || fail "removed what there is not"
+grep -q 'No such file' "$work/error" || fail "$(cat "$work/error")"
+"$TOOLS/mmapfsctl" snapshot remove "$mnt" 1 'two "of" them'
+assert_equal "" "$(ls "$mnt/.snap")" "views"
+! "$TOOLS/mmapfsctl" snapshot list "$backing" 2>"$work/error" || fail "not a mount"
+grep -q 'no mount of mmapfs' "$work/error" || fail "$(cat "$work/error")"
+mount_stop
+rm -rf "$backing/.mmapfs"
+
+# ---------------------------------------------------------------- what it costs, counted
+
+# A hundred views take what one takes
+rows_of() {
+	sqlite3 "$backing/.mmapfs/rows" 'select count(*) from object; select count(*) from chunk; select sum(length(slots)) from chunk' | xargs
+}
+for count in 1 10 100; do
+	noise 1 6 >"$backing/large"
+	mount_start
+	for ((i = 0; i < count; i++)); do mkdir "$mnt/.snap/v$i"; done
+	printf x | dd of="$mnt/large" bs=1 seek=50000 conv=notrunc status=none
+	printf y | dd of="$mnt/large" bs=1 seek=150000 conv=notrunc status=none
+	echo x >"$mnt/made"
+	mount_stop
+	rows_of >>"$work/counts"
+	rm -rf "$backing/.mmapfs" "$backing/made"
+done
+assert_equal 1 "$(sort -u "$work/counts" | wc -l)" "rows of 1, 10 and 100 views: $(xargs <"$work/counts")"
+
+# ---------------------------------------------------------------- under load
+
+# A writes, then B: B is never ahead of A by more than one in any view, nor A by more than one
+cat >"$work/writer.py" <<'END'
+import os, sys
+a, b = (os.open(os.path.join(sys.argv[1], name), os.O_RDWR | os.O_CREAT) for name in "AB")
+number = 0
+while not os.path.exists(sys.argv[2]):
+	number += 1
+	for fd in (a, b):
+		os.pwrite(fd, b"%09d" % number * 3000, 0)
+print(number)
+END
+mount_start
+python3 "$work/writer.py" "$mnt" "$work/enough" >"$work/written" &
+writer=$!
+wait_until 10 test -s "$mnt/B" || fail "nothing is written"
+for ((i = 0; i < 20; i++)); do
+	mkdir "$mnt/.snap/v$i"
+	sleep 0.05
+done
+touch "$work/enough"
+wait "$writer"
+for view in "$mnt/.snap"/*; do
+	python3 - "$view" <<'END' || fail "${view##*/}: not one instant"
+import os, sys
+a, b = (open(os.path.join(sys.argv[1], name), "rb").read() for name in "AB")
+numbers = [[int(text[i:i + 9]) for i in range(0, len(text), 9)] for text in (a, b)]
+assert len(set(numbers[0])) == 1 and len(set(numbers[1])) == 1, [sorted(set(n)) for n in numbers]
+assert 0 <= numbers[0][0] - numbers[1][0] <= 1, (numbers[0][0], numbers[1][0])
+END
+done
+rmdir "$mnt/.snap"/*
+mount_stop
 rm -rf "${backing:?}"/* "$backing/.mmapfs" "${plain:?}"/*
 
 # ---------------------------------------------------------------- the model
