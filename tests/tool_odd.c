@@ -347,7 +347,12 @@ static int open_with(const char *path, uint64_t flags, uint64_t mode, uint64_t r
 {
 	struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
 
-	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+	int fd;
+
+	do /* something was moved or mounted meanwhile, anywhere (openat2(2)) */
+		fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+	while (fd < 0 && errno == EAGAIN);
+	return fd;
 }
 
 static void opens(void)
