@@ -16,7 +16,9 @@
 
 /*
  * Locks, in the order in which one thread may take them; those of one line are never held together:
+ *   snapshots->making, snapshots->collecting (snapshot.h)
  *   folder->lock | listing->lock (view_folders.c) | own->data (view.h)
+ *   snapshots->locks
  *   view->lock
  *   file->open_lock
  *   files->check_locks

@@ -227,9 +227,9 @@ static int names_add(struct names *names, const char *name)
 	return 0;
 }
 
-void snapshot_folder_opendir(fuse_req_t req, struct fuse_file_info *fi)
+/* What there is now. NULL without memory. */
+static struct names *names_now(struct view *view)
 {
-	struct view *view = view_of(req);
 	struct names *names = calloc(1, sizeof(*names));
 	struct snapshot *snapshot;
 	int error = names ? names_add(names, ".") : -ENOMEM;
@@ -241,55 +241,74 @@ void snapshot_folder_opendir(fuse_req_t req, struct fuse_file_info *fi)
 		if (!error && snapshot_find_locked(view, snapshot->name) == snapshot)
 			error = names_add(names, snapshot->name);
 	pthread_mutex_unlock(&view->lock);
+	if (error && names) {
+		names_free(names);
+		names = NULL;
+	}
+	return names;
+}
+
+void snapshot_folder_opendir(fuse_req_t req, struct fuse_file_info *fi)
+{
+	struct names *names = names_now(view_of(req));
+
 	fi->fh = (uintptr_t)names;
-	if (error)
-		reply_error(req, error);
+	if (!names)
+		reply_error(req, -ENOMEM);
 	else if (fuse_reply_open(req, fi))
-		error = -EINTR;
-	if (error && names)
 		names_free(names);
 }
 
 void snapshot_folder_releasedir(fuse_req_t req, struct fuse_file_info *fi)
 {
-	names_free((struct names *)(uintptr_t)fi->fh);
+	if (fi->fh)
+		names_free((struct names *)(uintptr_t)fi->fh);
 	reply_error(req, 0);
+}
+
+/* One entry; what it takes, or more than size. */
+static size_t add_entry(fuse_req_t req, const char *name, off_t offset, char *buffer, size_t size,
+			bool plus)
+{
+	struct fuse_entry_param entry = {.attr = {.st_ino = SNAPSHOT_FOLDER, .st_mode = S_IFDIR}};
+	struct view *view = view_of(req);
+	bool known;
+	size_t length = plus ? fuse_add_direntry_plus(req, NULL, 0, name, NULL, 0)
+			     : fuse_add_direntry(req, NULL, 0, name, NULL, 0);
+
+	if (length > size)
+		return length;
+	known = offset > 2 && entry_of(view, name, &entry) == 0;
+	length = plus ? fuse_add_direntry_plus(req, buffer, size, name, &entry, offset)
+		      : fuse_add_direntry(req, buffer, size, name, &entry.attr, offset);
+	if (known && !plus)
+		view_forget(view, entry.ino, 1);
+	return length;
 }
 
 void snapshot_folder_readdir(fuse_req_t req, size_t size, off_t offset,
 			     const struct fuse_file_info *fi, bool plus)
 {
-	const struct names *names = (struct names *)(uintptr_t)fi->fh;
-	struct view *view = view_of(req);
+	struct names *opened = (struct names *)(uintptr_t)fi->fh;
+	/* (Where nobody opens it: as it is at each request, of which few folders need two.) */
+	struct names *names = opened ? opened : names_now(view_of(req));
 	char *buffer = malloc(size);
 	size_t filled = 0;
 
-	if (!buffer) {
-		reply_error(req, -ENOMEM);
-		return;
-	}
-	for (size_t at = (size_t)offset; at < names->count; at++) {
-		struct fuse_entry_param entry = {
-			.attr = {.st_ino = SNAPSHOT_FOLDER, .st_mode = S_IFDIR}};
-		const char *name = names->name[at];
-		const bool known =
-			fuse_add_direntry_plus(req, NULL, 0, name, NULL, 0) <= size - filled &&
-			at >= 2 && entry_of(view, name, &entry) == 0;
-		size_t length;
+	for (size_t at = (size_t)offset; buffer && names && at < names->count; at++) {
+		size_t length = add_entry(req, names->name[at], (off_t)at + 1, buffer + filled,
+					  size - filled, plus);
 
-		if (at >= 2 && !known && plus)
-			entry.attr.st_ino = UINT64_MAX;
-		length = plus ? fuse_add_direntry_plus(req, buffer + filled, size - filled, name,
-						       &entry, (off_t)at + 1)
-			      : fuse_add_direntry(req, buffer + filled, size - filled, name,
-						  &entry.attr, (off_t)at + 1);
-		if (known && (!plus || length > size - filled))
-			view_forget(view, entry.ino, 1);
 		if (length > size - filled)
 			break;
 		filled += length;
 	}
-	fuse_reply_buf(req, buffer, filled);
+	if (buffer && names)
+		fuse_reply_buf(req, buffer, filled);
+	else
+		reply_error(req, -ENOMEM);
+	if (names && !opened)
+		names_free(names);
 	free(buffer);
 }
 

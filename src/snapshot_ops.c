@@ -715,10 +715,8 @@ static void snapshot_op_rename(fuse_req_t req, fuse_ino_t parent, const char *na
 
 static void snapshot_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	if (is_live(ino) && !fs_of(req)->stateless)
+	if (is_live(ino) || fs_of(req)->stateless)
 		op_opendir(req, ino, fi);
-	else if (is_live(ino)) /* ENOSYS would be for all */
-		fuse_reply_open(req, fi);
 	else if (ino == SNAPSHOT_FOLDER)
 		snapshot_folder_opendir(req, fi);
 	else

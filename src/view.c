@@ -1109,6 +1109,7 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
 	pthread_cond_init(&view->changed, &monotonic);
 	pthread_condattr_destroy(&monotonic);
+	view_listings_init(&view->listings);
 	view->device.mount = -1;
 	view->objects = 1; /* unless it is new, which is not worth asking */
 	if (!options->snapshots) {
@@ -1140,6 +1141,7 @@ int view_close(struct view *view)
 	if (!error)
 		error = view->sync_error;
 	snapshots_free(view);
+	view_listings_free(&view->listings);
 	pthread_mutex_destroy(&view->lock);
 	free(view);
 	return error;

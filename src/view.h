@@ -57,6 +57,18 @@ struct own {
 };
 
 struct snapshots;
+struct listing;
+
+/* Listings of folders that nobody opened (view_folders.c). */
+#define VIEW_LISTINGS_MAX 16
+struct view_listings {
+	pthread_mutex_t lock;	   /* after none */
+	TAILQ_HEAD(, listing) all; /* lock; the one used last at the end */
+	unsigned int count;	   /* lock */
+	uint64_t last;		   /* lock: number */
+};
+void view_listings_init(struct view_listings *listings);
+void view_listings_free(struct view_listings *listings);
 
 struct view_options {
 	const char *folder; /* NULL: in memory */
@@ -77,6 +89,7 @@ struct view {
 	struct snapshots *snapshots;  /* constant; NULL: the mount is the view */
 	struct backing_device device; /* constant: of what was made in the view */
 	uint64_t objects;	      /* lock: rows, not fewer than there are */
+	struct view_listings listings;
 
 	/* The flush policy (options.policy), of a view that is kept. */
 	uint64_t bytes, writes; /* lock: since the last sync */

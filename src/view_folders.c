@@ -29,6 +29,12 @@ struct listing {
 	struct listed **entry;	/* lock */
 	size_t count;		/* lock */
 	uint64_t parent;	/* lock: the number of ".." in BACKING */
+	bool is_filled;		/* lock */
+
+	/* Of one that nobody opened: */
+	uint64_t number;	  /* constant */
+	unsigned int users;	  /* listings->lock */
+	TAILQ_ENTRY(listing) all; /* the same */
 };
 
 static void listing_clear(struct listing *listing)
@@ -201,34 +207,127 @@ static int listing_fill_locked(struct view *view, struct node *folder, struct li
 	return 0;
 }
 
-static struct listing *listing_of(const struct fuse_file_info *fi)
-{
-	return (struct listing *)(uintptr_t)fi->fh;
-}
-
-void view_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+static struct listing *listing_new(void)
 {
 	struct listing *listing = calloc(1, sizeof(*listing));
 
+	if (listing)
+		pthread_mutex_init(&listing->lock, NULL);
+	return listing;
+}
+
+static void listing_free(struct listing *listing)
+{
+	listing_clear(listing);
+	pthread_mutex_destroy(&listing->lock);
+	free(listing);
+}
+
+/* --- Listings that nobody opened ---------------------------------------------------------------
+ */
+
+/*
+ * Where the kernel tells of no opens, offsets say which listing they are of. The last ones are
+ * kept; who reads on in an older one goes on at the same place of a new one.
+ */
+#define NUMBER_SHIFT 32
+
+static struct listing *unopened_find_locked(struct view_listings *listings, uint64_t number)
+{
+	struct listing *listing;
+
+	TAILQ_FOREACH (listing, &listings->all, all)
+		if (listing->number == number)
+			break;
+	return listing;
+}
+
+/* The listing of an offset, in use; made if need be. NULL without memory. */
+static struct listing *unopened_get(struct view *view, off_t *offset)
+{
+	struct view_listings *listings = &view->listings;
+	const uint64_t number = (uint64_t)*offset >> NUMBER_SHIFT;
+	struct listing *listing = NULL, *old;
+
+	pthread_mutex_lock(&listings->lock);
+	if (*offset)
+		listing = unopened_find_locked(listings, number);
+	if (listing) {
+		TAILQ_REMOVE(&listings->all, listing, all);
+	} else if ((listing = listing_new())) {
+		listings->last = (listings->last + 1) & INT32_MAX;
+		listing->number = listings->last = listings->last ? listings->last : 1;
+		listings->count++;
+	}
+	if (listing) {
+		TAILQ_INSERT_TAIL(&listings->all, listing, all);
+		listing->users++;
+	}
+	for (old = TAILQ_FIRST(&listings->all); old && listings->count > VIEW_LISTINGS_MAX;) {
+		struct listing *next = TAILQ_NEXT(old, all);
+
+		if (!old->users) {
+			TAILQ_REMOVE(&listings->all, old, all);
+			listings->count--;
+			listing_free(old);
+		}
+		old = next;
+	}
+	pthread_mutex_unlock(&listings->lock);
+	*offset &= (INT64_C(1) << NUMBER_SHIFT) - 1;
+	return listing;
+}
+
+static void unopened_put(struct view *view, struct listing *listing)
+{
+	pthread_mutex_lock(&view->listings.lock);
+	listing->users--;
+	pthread_mutex_unlock(&view->listings.lock);
+}
+
+void view_listings_init(struct view_listings *listings)
+{
+	TAILQ_INIT(&listings->all);
+	pthread_mutex_init(&listings->lock, NULL);
+}
+
+void view_listings_free(struct view_listings *listings)
+{
+	struct listing *listing;
+
+	while ((listing = TAILQ_FIRST(&listings->all))) {
+		TAILQ_REMOVE(&listings->all, listing, all);
+		listing_free(listing);
+	}
+	pthread_mutex_destroy(&listings->lock);
+}
+
+/* --- Operations ------------------------------------------------------------------------------- */
+
+void view_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct listing *listing;
+
 	(void)ino;
+	if (fs_of(req)->stateless) {
+		reply_error(req, -ENOSYS); /* and is never asked again */
+		return;
+	}
+	listing = listing_new();
 	if (!listing) {
 		reply_error(req, -ENOMEM);
 		return;
 	}
-	pthread_mutex_init(&listing->lock, NULL);
 	fi->fh = (uintptr_t)listing;
 	if (fuse_reply_open(req, fi))
-		free(listing);
+		listing_free(listing);
 }
 
 void view_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct listing *listing = listing_of(fi);
-
 	(void)ino;
-	listing_clear(listing);
-	pthread_mutex_destroy(&listing->lock);
-	free(listing);
+	if (fi->fh)
+		listing_free((struct listing *)(uintptr_t)fi->fh);
 	reply_error(req, 0);
 }
 
@@ -273,22 +372,30 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 		 const struct fuse_file_info *fi, bool plus)
 {
 	struct view *view = view_of(req);
-	struct listing *listing = listing_of(fi);
+	struct listing *listing = (struct listing *)(uintptr_t)fi->fh;
+	const bool unopened = !listing;
 	char *buffer = malloc(size);
-	struct node *folder;
+	struct node *folder = NULL;
 	size_t filled = 0, length;
 	struct stat st;
 	int error = buffer ? view_node(view, ino, &folder) : -ENOMEM;
 
+	if (!error && unopened) {
+		listing = unopened_get(view, &offset);
+		error = listing ? 0 : -ENOMEM;
+	}
 	if (error) {
 		reply_error(req, error);
+		node_put(&view->fs->nodes, folder);
 		free(buffer);
 		return;
 	}
 	pthread_mutex_lock(&listing->lock);
 	pthread_mutex_lock(&view->lock);
-	if (offset == 0)
+	if (offset == 0 || !listing->is_filled) {
 		error = listing_fill_locked(view, folder, listing);
+		listing->is_filled = !error;
+	}
 	if (!error)
 		error = view_stat_locked(view, folder, &st);
 	for (uint64_t at = (uint64_t)offset; !error && at < listing->count + 2; at++) {
@@ -302,13 +409,16 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset,
 			number = st.st_ino;
 
 		length = add_entry(req, folder, name, number, listed ? listed->type : S_IFDIR,
-				   (off_t)at + 1, buffer + filled, size - filled, plus);
+				   (off_t)(listing->number << NUMBER_SHIFT | (at + 1)),
+				   buffer + filled, size - filled, plus);
 		if (length > size - filled)
 			break;
 		filled += length;
 	}
 	pthread_mutex_unlock(&view->lock);
 	pthread_mutex_unlock(&listing->lock);
+	if (unopened)
+		unopened_put(view, listing);
 	node_put(&view->fs->nodes, folder);
 	if (error && filled == 0)
 		reply_error(req, error);
