@@ -127,7 +127,7 @@ rmdir "$mnt/.snap/3"
 ! head -c 100 <&8 >/dev/null 2>"$work/error" || fail "a dropped view is read"
 grep -qi 'stale' "$work/error" || fail "$(cat "$work/error")"
 exec 8<&-
-assert_equal "first second" "$(ls "$mnt/.snap" | xargs)" "the views"
+assert_equal "first second" "$(cd "$mnt/.snap" && echo *)" "the views"
 "$TOOLS/tool_twin" compare "$mnt/.snap/second" "$plain/second"
 rmdir "$mnt/.snap"/*
 all_is_removed
@@ -224,7 +224,8 @@ printf x | dd of="$mnt/large" bs=1 seek=0 conv=notrunc status=none
 ! (echo x >"$mnt/.snap/two \"of\" them/file") 2>/dev/null || fail "written to one that is read-only"
 "$TOOLS/mmapfsctl" snapshot list "$mnt" >"$work/out"
 [ "$(grep -c whole "$work/out")" = 2 ] || fail "$(cat "$work/out")"
-grep -q ' rw  *0  one$' "$work/out" && grep -q ' ro  *4096  two "of" them$' "$work/out" || fail "$(cat "$work/out")"
+grep -q ' rw  *0  one$' "$work/out" || fail "$(cat "$work/out")"
+grep -q ' ro  *4096  two "of" them$' "$work/out" || fail "$(cat "$work/out")"
 "$TOOLS/mmapfsctl" snapshot list --json "$mnt" | python3 -c 'import json, sys
 views = json.load(sys.stdin)
 assert [view["name"] for view in views] == ["one", "two \"of\" them"], views
