@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
@@ -58,7 +59,7 @@ int backing_open(struct backing *backing, const char *path,
 	struct stat st;
 	int plain, clone;
 
-	*backing = (struct backing){.root = -1, .descriptors = -1};
+	*backing = (struct backing){.root = -1, .descriptors = -1, .claim = -1};
 	pthread_mutex_init(&backing->lock, NULL);
 	backing->noatime = attributes->set & MOUNT_ATTR_NOATIME;
 	/* For reading: an unreadable folder is refused here. */
@@ -116,6 +117,8 @@ void backing_close(struct backing *backing)
 		free(device);
 	}
 	backing->devices = NULL;
+	if (backing->claim >= 0)
+		close(backing->claim);
 	if (backing->descriptors >= 0)
 		close(backing->descriptors);
 	if (backing->root >= 0)
@@ -132,6 +135,22 @@ static bool is_own(struct backing *backing, int descriptor)
 	return statx(descriptor, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) ||
 	       (backing->own_device &&
 		makedev(stx.stx_dev_major, stx.stx_dev_minor) == backing->own_device);
+}
+
+int backing_claim(struct backing *backing, bool alone)
+{
+	if (backing->claim < 0)
+		backing->claim = openat(backing->root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (backing->claim < 0)
+		return -errno;
+	if (flock(backing->claim, (alone ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
+		return 0;
+	/* (Asking for more may have lost what there was; some file systems have no such locks.) */
+	if (errno != EWOULDBLOCK)
+		return 0;
+	if (alone)
+		(void)flock(backing->claim, LOCK_SH | LOCK_NB);
+	return -EWOULDBLOCK;
 }
 
 int backing_open_name(struct backing *backing, int folder, const char *name)

@@ -54,6 +54,7 @@ struct backing_device {
 struct backing {
 	int root;	 /* the folder, O_PATH */
 	int descriptors; /* /proc/self/fd */
+	int claim;	 /* the folder, with a lock of flock(2); -1: none */
 	bool noatime;	 /* constant: nothing may move the times of access */
 	bool as_wanted;	 /* constant: mounted with the attributes that were asked for */
 	bool is_whole;	 /* constant: it is the root of its file system, all of which is below it */
@@ -72,6 +73,12 @@ struct backing_attributes {
 int backing_open(struct backing *backing, const char *path,
 		 const struct backing_attributes *attributes);
 void backing_close(struct backing *backing);
+
+/*
+ * Among all mounts of the folder that may write: that there is one; or that there is no other, nor
+ * will be one as long as this lasts. 0, -EWOULDBLOCK, or another negative errno.
+ */
+int backing_claim(struct backing *backing, bool alone);
 
 /* Runs the flushers to their end and frees them. No file is opened after that. */
 void backing_stop_flushers(struct backing *backing);

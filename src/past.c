@@ -24,7 +24,7 @@
 /* The state that what is changed now is kept in, or NULL: none is needed, or there is none yet. */
 static struct own *state_of(const struct change *change, const struct node *node)
 {
-	struct own *past = node->past;
+	struct own *past = node ? node->past : NULL;
 
 	return past && (past->is_last || past->object.layer >= (int64_t)(2 * change->epoch)) ? past
 											     : NULL;
@@ -296,13 +296,13 @@ int past_xattr(struct change *change, struct node *node, const char *name)
 
 int past_privileges(struct change *change, struct node *node)
 {
-	struct own *state = node ? state_of(change, node) : NULL;
+	struct own *state = state_of(change, node);
 	int error;
 
 	if (!change->epoch || (state && state->has_privileges))
 		return 0;
 	error = past_xattr(change, node, "security.capability");
-	state = node ? state_of(change, node) : NULL;
+	state = state_of(change, node);
 	if (!error && state)
 		state->has_privileges = true;
 	return error;
@@ -366,7 +366,7 @@ int past_name(struct change *change, struct node *folder, const char *name, stru
 	state = state_of(change, folder);
 	if (error || found == 1 || !state)
 		return error;
-	child = node ? state_of(change, node) : NULL;
+	child = state_of(change, node);
 	return name_keep(change, state, name, child ? child->object.id : 0);
 }
 

@@ -419,6 +419,21 @@ static int start_snapshots(struct fs *fs, const struct options *options, const c
 	return view_open(&fs->view, fs, &view);
 }
 
+/* Who changes BACKING is not to do so behind another mount's views. 0, or -1 when a line has said
+ * so. */
+static int claim(struct fs *fs, const struct options *options, const char *source)
+{
+	int error = options->cow || options->nosnap_how ? 0 : backing_claim(&fs->backing, false);
+
+	if (error)
+		log_line(LOG_ERR, "%s: %s", source,
+			 error == -EWOULDBLOCK
+				 ? "is in use by another mount, which has point-in-time "
+				   "views; use that one"
+				 : strerror(-error));
+	return error ? -1 : 0;
+}
+
 static int start_threads(struct fs *fs, const struct options *options)
 {
 	struct prewarm_options prewarm = {
@@ -519,7 +534,7 @@ static int run(struct options *options, int ready)
 	error = start_threads(fs, options);
 	if (error)
 		log_line(LOG_ERR, "no threads: %s", strerror(-error));
-	else if (start_view(fs, options, source, folder) == 0 &&
+	else if (claim(fs, options, source) == 0 && start_view(fs, options, source, folder) == 0 &&
 		 start_snapshots(fs, options, source, snapshots, is_covered) == 0 &&
 		 serve(fs, options, source, mountpoint) == 0)
 		status = EXIT_SUCCESS;

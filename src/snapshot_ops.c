@@ -115,6 +115,13 @@ static void put_all(struct view *view, struct changing *changing)
 		node_put(&view->fs->nodes, changing->node[i]);
 }
 
+/* What the operation would fail with itself: then no view is to suffer. */
+static bool is_the_operations(int error)
+{
+	return error == -ESTALE || error == -ENOENT || error == -ENFILE || error == -EMFILE ||
+	       error == -ENOMEM;
+}
+
 /*
  * Begins a change, and keeps what was. A view for which that is not possible is given up. 0, or
  * negative errno: nothing was begun, and the caller got that.
@@ -142,6 +149,8 @@ static int begin(fuse_req_t req, struct change *change, struct changing *changin
 			looked = true;
 			continue;
 		}
+		if (is_the_operations(error))
+			break;
 		path = node_path(&view->fs->nodes, changing->node[FOLDER]);
 		snapshots_give_up(view, error, path);
 		free(path);

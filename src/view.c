@@ -1022,8 +1022,16 @@ static int snapshots_open(struct view *view, int folder)
 {
 	bool crashed = false;
 	char boot[64];
-	int error = open_store(view);
+	int error = backing_claim(&view->fs->backing, true);
 
+	if (error) {
+		log_line(LOG_ERR, "%s: %s", view->options.backing_path,
+			 error == -EWOULDBLOCK ? "is in use by another mount, which would change "
+						 "behind them what views are of"
+					       : strerror(-error));
+		return error == -EWOULDBLOCK ? -EBUSY : error;
+	}
+	error = open_store(view);
 	if (error)
 		return error;
 	boot_id(boot, sizeof(boot));

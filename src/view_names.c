@@ -326,26 +326,28 @@ void view_op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	struct view *view = view_of(req);
 	struct node *node;
-	const char *target = NULL;
+	char *target = NULL;
 	int error = view_node(view, ino, &node);
 
 	if (error) {
 		reply_error(req, error);
 		return;
 	}
-	/* What was made in the view says it, or a state that the live tree had, or BACKING does. (A
-	 * state's is constant, and stays while the request is served.) */
+	/* What was made in the view says it, or a state that the live tree had, or BACKING does. */
 	pthread_mutex_lock(&view->lock);
-	for (const struct own *state = view_state(node); state && !target;
-	     state = view_state_next(node, state))
-		target = state->object.target;
+	for (const struct own *state = view_state(node); state && !target && !error;
+	     state = view_state_next(node, state)) {
+		target = state->object.target ? strdup(state->object.target) : NULL;
+		error = state->object.target && !target ? -ENOMEM : 0;
+	}
 	pthread_mutex_unlock(&view->lock);
-	if (target)
+	if (error || (!target && view_is_made(node)))
+		reply_error(req, error ? error : -EINVAL);
+	else if (target)
 		fuse_reply_readlink(req, target);
-	else if (view_is_made(node))
-		reply_error(req, -EINVAL);
 	else
 		op_readlink(req, view_base(node)->id);
+	free(target);
 	node_put(&view->fs->nodes, node);
 }
 

@@ -171,11 +171,25 @@ mount_stop
 mkdir "$work/other"
 mount_start
 ! timeout 20 "${program[@]}" -f "$backing" "$work/other" </dev/null 2>"$work/error" || fail "a second mount could change what the views of the first are of"
-grep -q 'in use by another mount' "$work/error" || fail "$(cat "$work/error")"
+grep -q 'in use by another mount, which has point-in-time views' "$work/error" || fail "$(cat "$work/error")"
 [ "$(ls "$mnt/.snap")" = one ] || fail "views"
 rmdir "$mnt/.snap/one"
 mount_stop
 rm -rf "$backing/.mmapfs"
+
+# Two mounts, neither of which has views: nor can one have them then
+mount_start
+timeout 20 "${program[@]}" "$backing" "$work/other"
+! mkdir "$mnt/.snap/one" 2>"$work/error" || fail "a view, behind which another mount makes changes"
+grep -qi 'busy' "$work/error" || fail "$(cat "$work/error")"
+grep -q 'in use by another mount, which would change' "$log" || fail "$(cat "$log")"
+echo other >"$work/other/file"
+assert_equal other "$(cat "$backing/file")" "what the other mount wrote"
+fusermount3 -u "$work/other"
+wait_until 10 mkdir "$mnt/.snap/one" 2>/dev/null || fail "no view when the other mount is gone"
+mount_stop
+rm -rf "$backing/.mmapfs"
+echo live >"$backing/file"
 
 # Kept elsewhere: what is removed from the live tree has to be copied
 mkdir "$work/views"
