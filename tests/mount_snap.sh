@@ -306,6 +306,54 @@ assert 0 <= numbers[0][0] - numbers[1][0] <= 1, (numbers[0][0], numbers[1][0])
 END
 done
 rmdir "$mnt/.snap"/*
+
+# Writers all over some files; a view of them is read at once, while they are changed for the first time, and
+# again later, past the kernel's cache: it is the same
+cat >"$work/torn.py" <<'END'
+import hashlib, mmap, os, sys, threading, time
+top, views = sys.argv[1], int(sys.argv[2])
+size, step = 1 << 20, 128 << 10
+names = ["w%d" % i for i in range(3)]
+for name in names:
+	open(os.path.join(top, name), "wb").write(b"0" * size)
+writers = []
+for name in names:
+	pid = os.fork()
+	if pid == 0:
+		fd, number = os.open(os.path.join(top, name), os.O_RDWR), 0
+		while True:
+			number += 1
+			for at in range(0, size, step):
+				os.pwrite(fd, b"%08d" % number * (step // 8), at)
+	writers.append(pid)
+
+def sums(view):
+	buffer = mmap.mmap(-1, size)
+	found = []
+	for name in names:
+		fd = os.open(os.path.join(top, ".snap", view, name), os.O_RDONLY | os.O_DIRECT)
+		assert os.preadv(fd, [buffer], 0) == size
+		os.close(fd)
+		found.append(hashlib.md5(buffer).hexdigest())
+	return found
+
+try:
+	first = {}
+	for number in range(views):
+		view = "t%d" % number
+		os.mkdir(os.path.join(top, ".snap", view))
+		first[view] = [sums(view), sums(view)]
+	time.sleep(0.2)
+	torn = [view for view in first if first[view] != [sums(view)] * 2]
+finally:
+	for pid in writers:
+		os.kill(pid, 9)
+		os.waitpid(pid, 0)
+if torn:
+	sys.exit("%d of %d views are not what they were: %s" % (len(torn), views, torn))
+END
+python3 "$work/torn.py" "$mnt" "${SNAP_VIEWS:-30}" || fail "views have changed under load"
+rmdir "$mnt/.snap"/*
 mount_stop
 rm -rf "${backing:?}"/* "$backing/.mmapfs" "${plain:?}"/*
 
