@@ -86,20 +86,20 @@ static int state_add_locked(struct change *change, struct node *node)
 		object_free(&object);
 		return error;
 	}
-	error = store_begin(view->store);
-	if (!error) {
-		error = view_end(view, store_object_add(view->store, &object));
-		if (!error)
-			error = view_changed(view, 0);
-	}
-	if (error) {
-		object_free(&object);
-		return error;
-	}
-	view->objects++;
+	/* What it needs in memory it has before it is in the store. */
 	error = own_new_locked(view, &object, &own);
 	if (error)
 		return error;
+	error = store_begin(view->store);
+	if (!error)
+		error = view_end(view, store_object_add(view->store, &own->object));
+	if (!error)
+		error = view_changed(view, 0);
+	if (error) {
+		own_free(own);
+		return error;
+	}
+	view->objects++;
 	own->older = node->past;
 	if (own->older)
 		own->older->newer = own;

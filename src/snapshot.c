@@ -32,6 +32,7 @@ static struct snapshot *snapshot_new(struct view *view, const struct store_snap 
 	snapshot->instant = row->instant;
 	snapshot->read_only = row->read_only;
 	snapshot->state = row->state;
+	snapshot->is_noted = true;
 	TAILQ_INSERT_TAIL(&view->snapshots->all, snapshot, all);
 	return snapshot;
 }
@@ -75,14 +76,25 @@ static int row_set(struct view *view, const struct snapshot *snapshot)
 	return error ? error : view_changed(view, 0);
 }
 
-/* Sets a state here, and in the store: if that is not possible it will be as before after a
- * remount.
- */
+/* Sets a state here, and in the store. What cannot be noted there would be another one after a
+ * remount: then no view is to be believed. */
 static int state_set_locked(struct view *view, struct snapshot *snapshot, enum snapshot_state state)
 {
+	int error, distrusted;
+
 	snapshot->state = state;
 	epochs_find_locked(view->snapshots);
-	return row_set(view, snapshot);
+	error = row_set(view, snapshot);
+	snapshot->is_noted = !error;
+	if (error && !is_needed(snapshot)) {
+		distrusted = store_distrust(view->store, true);
+		if (distrusted)
+			log_line(LOG_CRIT,
+				 "store of the views: that %s is given up cannot be noted (%s); "
+				 "remove the store before the next mount",
+				 snapshot->name, strerror(-distrusted));
+	}
+	return error;
 }
 
 struct snapshot *snapshot_find_locked(struct view *view, const char *name)
@@ -144,6 +156,14 @@ static void wait_for_changes(struct snapshots *snapshots, unsigned int side)
 		nanosleep(&moment, NULL);
 }
 
+/* One that nobody was told of: the store may as well say that it is pending. */
+static void unmake_locked(struct view *view, struct snapshot *snapshot)
+{
+	snapshot->state = SNAPSHOT_DROPPED;
+	epochs_find_locked(view->snapshots);
+	(void)!row_set(view, snapshot);
+}
+
 int snapshot_make(struct view *view, const char *name, bool read_only, struct snapshot **out)
 {
 	struct snapshots *snapshots = view->snapshots;
@@ -166,7 +186,7 @@ int snapshot_make(struct view *view, const char *name, bool read_only, struct sn
 	if (!error) /* (epoch is set: who sees the flip sees that) */
 		before = atomic_fetch_add(&snapshots->flips, 1);
 	else if (snapshot)
-		(void)!state_set_locked(view, snapshot, SNAPSHOT_DROPPED);
+		unmake_locked(view, snapshot);
 	pthread_mutex_unlock(&view->lock);
 	if (!error) {
 		wait_for_changes(snapshots, before & 1);
@@ -176,7 +196,7 @@ int snapshot_make(struct view *view, const char *name, bool read_only, struct sn
 		else
 			error = state_set_locked(view, snapshot, SNAPSHOT_WHOLE);
 		if (error)
-			(void)!state_set_locked(view, snapshot, SNAPSHOT_DROPPED);
+			unmake_locked(view, snapshot);
 		pthread_mutex_unlock(&view->lock);
 	}
 	pthread_mutex_unlock(&snapshots->making);
@@ -190,14 +210,20 @@ int snapshot_make(struct view *view, const char *name, bool read_only, struct sn
 int snapshot_drop(struct view *view, const char *name)
 {
 	struct snapshot *snapshot;
-	int error = -ENOENT;
+	int before, error = -ENOENT;
 
 	pthread_mutex_lock(&view->lock);
 	snapshot = snapshot_find_locked(view, name);
-	if (snapshot)
-		error = state_set_locked(view, snapshot, SNAPSHOT_DROPPED);
+	if (snapshot) {
+		before = snapshot->state;
+		snapshot->state = SNAPSHOT_DROPPED;
+		error = row_set(view, snapshot);
+		if (error)
+			snapshot->state = before;
+		epochs_find_locked(view->snapshots);
+	}
 	pthread_mutex_unlock(&view->lock);
-	if (snapshot)
+	if (!error)
 		snapshots_collect(view);
 	return error;
 }
@@ -307,6 +333,18 @@ static struct snapshot *next_unneeded(struct view *view)
 	return snapshot;
 }
 
+/* Before anything of it is removed, the store knows that it is not needed. */
+static int note_state(struct view *view, struct snapshot *snapshot)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&view->lock);
+	if (!snapshot->is_noted)
+		error = state_set_locked(view, snapshot, snapshot->state);
+	pthread_mutex_unlock(&view->lock);
+	return error;
+}
+
 void snapshots_remove_unneeded(struct view *view)
 {
 	const struct timespec moment = {.tv_nsec = 1000000};
@@ -317,6 +355,9 @@ void snapshots_remove_unneeded(struct view *view)
 
 	pthread_mutex_lock(&snapshots->collecting);
 	while (!error && (snapshot = next_unneeded(view))) {
+		error = note_state(view, snapshot);
+		if (error)
+			break;
 		while (snapshot->users) /* they end soon, and there come no new ones */
 			nanosleep(&moment, NULL);
 		error = layers_remove(view, 2 * snapshot->epoch + 1, 2 * snapshot->epoch + 1, true);
@@ -478,19 +519,23 @@ int snapshots_load_locked(struct view *view, bool crashed)
 	struct snapshots *snapshots = view->snapshots;
 	struct snapshot *snapshot;
 	int error = store_snaps_each(view->store, row_load, view);
+	const int distrusted = error ? error : store_is_distrusted(view->store);
 
-	if (error)
-		return error;
+	if (distrusted < 0)
+		return distrusted;
 	TAILQ_FOREACH (snapshot, &snapshots->all, all) {
-		if (!crashed || snapshot->state != SNAPSHOT_WHOLE)
+		if ((!crashed && !distrusted) || snapshot->state != SNAPSHOT_WHOLE)
 			continue;
 		/* What was changed just before may be on the disk, and not what it was. */
-		log_line(LOG_ERR, "view %s is given up: the system ended while it was in use",
-			 snapshot->name);
+		log_line(LOG_ERR, "view %s is given up: %s", snapshot->name,
+			 crashed ? "the system ended while it was in use"
+				 : "there was no room to note which were given up");
 		error = state_set_locked(view, snapshot, SNAPSHOT_GIVEN_UP);
 		if (error)
 			return error;
 	}
+	if (distrusted && (error = store_distrust(view->store, false)))
+		return error;
 	error = past_moved_locked(view);
 	if (error)
 		return error;

@@ -37,6 +37,7 @@ struct snapshot {
 	char *name;		      /* view->lock */
 	_Atomic int state;	      /* view->lock; read without */
 	_Atomic unsigned int users;   /* requests that are served in it */
+	bool is_noted;		      /* view->lock: the store knows the state */
 	bool own_is_gone;	      /* view->lock: what was changed in it was removed */
 	bool is_gone;		      /* view->lock: and all else that it alone needed */
 	TAILQ_ENTRY(snapshot) all;    /* view->lock; the oldest first. Kept to the end */

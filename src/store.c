@@ -1615,7 +1615,8 @@ static int store_load(struct store *store, const struct store_options *options, 
 static void open_failed(const struct store *store, const struct store_options *options, int error)
 {
 	const int result = sqlite3_errcode(store->rows);
-	const bool by_rows = result != SQLITE_OK && result != SQLITE_ROW && result != SQLITE_DONE;
+	const bool by_rows = result != SQLITE_OK && result != SQLITE_ROW && result != SQLITE_DONE &&
+			     error != -ENOSPC;
 
 	log_line(LOG_ERR, "%s%s: %s%s", options->label, options->folder ? options->folder : "",
 		 by_rows ? "its rows cannot be read: " : "",
@@ -1667,7 +1668,7 @@ int store_open(struct store **out, const struct store_options *options)
 		return error;
 	}
 	/* One that was killed while it was being made has nothing in it. */
-	made = made || mmapio_file_size(store->heap) <= sizeof(heap_magic);
+	made = made || mmapio_file_size(store->heap) <= sizeof(heap_magic) + 1;
 	error = rows_open(store, options, made);
 	if (!error && made)
 		made = !has_tables(store);
@@ -1711,6 +1712,23 @@ int store_boot_set(struct store *store, const char *boot, bool *crashed)
 		return store_commit(store);
 	store_rollback(store);
 	return error;
+}
+
+/* Behind the magic, in the block that is there from the beginning. */
+#define DISTRUST_PLACE ((off_t)sizeof(heap_magic))
+
+int store_distrust(struct store *store, bool distrust)
+{
+	const char byte = distrust;
+
+	return pwrite(store_descriptor(store), &byte, 1, DISTRUST_PLACE) == 1 ? 0 : -errno;
+}
+
+int store_is_distrusted(struct store *store)
+{
+	char byte = 0;
+
+	return pread(store_descriptor(store), &byte, 1, DISTRUST_PLACE) < 0 ? -errno : byte != 0;
 }
 
 static int note_synced(struct store *store)

@@ -89,6 +89,13 @@ void store_rollback(struct store *store);
  * it was another one, and did not end. */
 int store_boot_set(struct store *store, const char *boot, bool *crashed);
 
+/*
+ * What was done since cannot be noted in rows, for want of room say: who opens it next is told,
+ * by a byte that needs no room; and whether it was. 0 or negative errno.
+ */
+int store_distrust(struct store *store, bool distrust);
+int store_is_distrusted(struct store *store); /* 1, 0 or negative errno */
+
 /* Brings all to the disk: heap, then rows. */
 int store_sync(struct store *store);
 

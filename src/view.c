@@ -752,7 +752,7 @@ int view_child_locked(struct view *view, struct node *folder, const char *name, 
 		return found;
 	if (found)
 		return object ? view_object_locked(view, folder, object, node) : -ENOENT;
-	if (view_is_made(folder))
+	if (view_is_made(folder) || snapshot_hides(view, view_base(folder), name))
 		return -ENOENT;
 	found = base_child_locked(view, folder, name, node);
 	return view_is_gone(folder, found) ? -ENOENT : found;
@@ -766,7 +766,9 @@ int view_base_has_locked(struct view *view, struct node *folder, const char *nam
 
 	if (found)
 		return found < 0 ? found : object != 0;
-	fd = view_is_made(folder) ? -ENOENT : base_open_name(view, folder, name);
+	fd = view_is_made(folder) || snapshot_hides(view, view_base(folder), name)
+		     ? -ENOENT
+		     : base_open_name(view, folder, name);
 	if (fd >= 0)
 		close(fd);
 	/* (-ESTALE: the folder is gone from BACKING.) */
@@ -1042,8 +1044,7 @@ static int snapshots_open(struct view *view, int folder)
 		error = snapshots_load_locked(view, crashed);
 	if (!error) {
 		anchors_open_locked(view, folder);
-		if (!view->fs->nodes.root->device->handles_open)
-			anchors_load_locked(view);
+		anchors_load_locked(view);
 		view->fs->nodes.root->anchored =
 			view->options.hidden; /* a folder, that is not shown */
 	}

@@ -54,7 +54,10 @@ assert_equal "" "$(find "$mnt" -name .snap)" "what is listed"
 mkdir "$mnt/.snap/first"
 assert_equal first "$(ls "$mnt/.snap")" "the views"
 assert_equal "" "$(find "$mnt" -name '.mmapfs')" "the store"
-! cat "$mnt/.mmapfs/rows" 2>/dev/null || fail "the store can be reached"
+for place in . .snap/first; do
+	! cat "$mnt/$place/.mmapfs/heap" >/dev/null 2>&1 || fail "the store can be reached in $place"
+	assert_equal "" "$(find "$mnt/$place" -maxdepth 1 -name '.mmapfs')" "the store, listed in $place"
+done
 "$TOOLS/tool_twin" compare "$mnt/.snap/first" "$plain/first"
 
 # All that changes, each in its way
@@ -147,7 +150,7 @@ rm -rf "${backing:?}"/* "$backing/.mmapfs" "${plain:?}"/*
 # ---------------------------------------------------------------- options, and what cannot be
 
 refused() { # OPTIONS LINE
-	! timeout 20 "${program[@]}" -f -o "$1" "$backing" "$mnt" </dev/null 2>"$work/error" || fail "$1: mounted"
+	! timeout 20 "${program[@]}" -f -o "${1:-rw}" "$backing" "$mnt" </dev/null 2>"$work/error" || fail "$1: mounted"
 	assert_equal 1 "$(wc -l <"$work/error")" "lines of $1: $(cat "$work/error")"
 	grep -q -- "$2" "$work/error" || fail "$1: $(cat "$work/error")"
 }
@@ -228,6 +231,36 @@ grep -q 'given-up .* old$' "$work/out" || fail "$(cat "$work/out")"
 rmdir "$mnt/.snap/old" "$mnt/.snap/young"
 mount_stop
 rm -rf "$backing/.mmapfs"
+
+# A disk that is full: the same, and no view is believed after that, whatever could be noted of it
+if [ "$who" = root ]; then
+	mkdir "$work/disk"
+	truncate -s 48M "$work/image"
+	mkfs.ext4 -q -F "$work/image"
+	mount -o loop "$work/image" "$work/disk"
+	mine=$backing
+	backing=$work/disk
+	noise 8 1 >"$backing/large"
+	mount_start
+	mkdir "$mnt/.snap/one"
+	printf x | dd of="$mnt/large" bs=1 seek=4000000 conv=notrunc status=none # there is a block of it
+	! dd if=/dev/zero of="$work/disk/full" bs=64K status=none 2>/dev/null || fail "the disk is not full"
+	! dd if=/dev/zero of="$work/disk/full" bs=512 oflag=append conv=notrunc status=none 2>/dev/null || fail "the disk is not full"
+	noise 8 2 >"$work/new"
+	dd if="$work/new" of="$mnt/large" bs=64K conv=notrunc status=none || fail "the live tree was refused on a full disk"
+	cmp "$work/new" "$mnt/large" || fail "the live file on a full disk"
+	grep -q 'view one is given up' "$log" || fail "$(cat "$log")"
+	mount_kill
+	refused "" 'No space left'
+	rm "$work/disk/full"
+	mount_start
+	! cat "$mnt/.snap/one/large" >/dev/null 2>"$work/error" || fail "a view that was given up is believed after SIGKILL"
+	grep -q 'Input/output error' "$work/error" || fail "$(cat "$work/error")"
+	rmdir "$mnt/.snap/one"
+	mount_stop
+	umount "$work/disk"
+	backing=$mine
+fi
 
 # ---------------------------------------------------------------- mmapfsctl
 
