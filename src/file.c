@@ -573,6 +573,34 @@ int file_check(struct files *files, struct file *file, struct stat *st)
 	return error;
 }
 
+int files_move_times(struct files *files)
+{
+	struct file *file, **dirty;
+	size_t count = 0;
+
+	pthread_mutex_lock(&files->lock);
+	TAILQ_FOREACH (file, &files->all, all)
+		count++;
+	dirty = calloc(count + 1, sizeof(struct file *));
+	count = 0;
+	TAILQ_FOREACH (file, &files->all, all) {
+		if (!dirty || !file->mapped || !mmapio_is_dirty(file->mapped))
+			continue;
+		reference_locked(files, file);
+		dirty[count++] = file;
+	}
+	pthread_mutex_unlock(&files->lock);
+	if (!dirty)
+		return -ENOMEM;
+	while (count > 0) {
+		file = dirty[--count];
+		(void)!mmapio_file_refresh(file->mapped, &(struct stat){.st_size = 0});
+		file_put(files, file);
+	}
+	free(dirty);
+	return 0;
+}
+
 int file_check_reading(struct files *files, struct file *file)
 {
 	int result;

@@ -136,6 +136,10 @@ void file_forgotten(struct files *files, struct node *node);
  */
 int file_check(struct files *files, struct file *file, struct stat *st);
 
+/* Stores of before have moved the times of their files, and with them ctime, when it returns. 0 or
+ * -ENOMEM. */
+int files_move_times(struct files *files);
+
 /*
  * The same before a read is answered. 1: others have made the file shorter, which the kernel learns
  * from the answer, if that comes first: the watch is to be told after it, by the caller.

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <linux/limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ static const char usage[] =
 	"Makes, lists, renames and removes point-in-time views of what is mounted at\n"
 	"MOUNTPOINT, as mkdir, ls, mv and rmdir do in MOUNTPOINT/.snap. A view of\n"
 	"--read-only cannot be written. list tells of each view since when it is, its\n"
-	"state (whole, given up), whether it is to be read only, and its room in bytes.\n";
+	"state (whole, given up), whether it is to be read only, and its room in bytes;\n"
+	"below it, of which files something was lost when the system ended.\n";
 
 /* The folder that the views of a mount are in, to be freed; NULL: a line has said why not. */
 static char *folder_of(const char *mountpoint)
@@ -116,18 +118,61 @@ static void print_json_string(const char *text)
 	putchar('"');
 }
 
-/* A view, as the mount tells of it: "SECONDS.NANOSECONDS STATE ro|rw BYTES NAME". */
-static int print_view(const char *record, bool json, bool is_first)
+/* What was lost of an object, as the mount tells of it: "WHAT PATH". */
+static void print_lost(const char *record, bool json, bool is_first)
+{
+	static const char *const names[] = {"names", "extended attributes", "bytes"};
+	static const char letters[] = "nxb";
+	const char *path = strchr(record, ' '), *comma = "";
+
+	if (!path)
+		return;
+	printf(json ? "%s{\"path\": " : "    lost: %s", json && !is_first ? ", " : "");
+	if (json) {
+		print_json_string(path + 1);
+		printf(", \"lost\": [");
+	}
+	for (int i = 0; letters[i]; i++) {
+		const char *found = strchr(record, letters[i]);
+
+		if (!found || found > path)
+			continue;
+		printf(json ? "%s\"%s\"" : "%s%s", comma, names[i]);
+		comma = ", ";
+	}
+	if (json)
+		printf("]}");
+	else
+		printf(" of %s\n", path + 1);
+}
+
+static void print_all_lost(const char *folder, unsigned int view, bool json)
+{
+	char attribute[64], record[PATH_MAX + 16];
+	ssize_t length;
+
+	for (unsigned int i = 0;; i++) {
+		snprintf(attribute, sizeof(attribute), "mmapfs.lost.%u.%u", view, i);
+		length = getxattr(folder, attribute, record, sizeof(record) - 1);
+		if (length < 0)
+			break;
+		record[length] = '\0';
+		print_lost(record, json, i == 0);
+	}
+}
+
+/* A view, as the mount tells of it: "SECONDS.NANOSECONDS STATE ro|rw BYTES LOST NAME". */
+static int print_view(const char *folder, unsigned int view, const char *record, bool json)
 {
 	int64_t seconds;
-	uint64_t nanoseconds, room;
+	uint64_t nanoseconds, room, lost;
 	char state[32], mode[8], when[32];
 	struct tm instant;
 	time_t time;
 	int at = 0;
 
-	if (sscanf(record, "%" SCNd64 ".%" SCNu64 " %31s %7s %" SCNu64 " %n", &seconds,
-		   &nanoseconds, state, mode, &room, &at) != 5 ||
+	if (sscanf(record, "%" SCNd64 ".%" SCNu64 " %31s %7s %" SCNu64 " %" SCNu64 " %n", &seconds,
+		   &nanoseconds, state, mode, &room, &lost, &at) != 6 ||
 	    !at)
 		return -1;
 	time = (time_t)seconds;
@@ -136,19 +181,22 @@ static int print_view(const char *record, bool json, bool is_first)
 	if (!json) {
 		printf("%s.%03" PRIu64 "Z  %-8s  %s  %12" PRIu64 "  %s\n", when,
 		       nanoseconds / 1000000, state, mode, room, record + at);
+		print_all_lost(folder, view, json);
 		return 0;
 	}
-	printf("%s\n  {\"name\": ", is_first ? "" : ",");
+	printf("%s\n  {\"name\": ", view ? "," : "");
 	print_json_string(record + at);
 	printf(", \"instant\": \"%s.%09" PRIu64 "Z\", \"state\": \"%s\", \"read_only\": %s, "
-	       "\"room\": %" PRIu64 "}",
+	       "\"room\": %" PRIu64 ", \"lost\": [",
 	       when, nanoseconds, state, strcmp(mode, "ro") == 0 ? "true" : "false", room);
+	print_all_lost(folder, view, json);
+	printf("]}");
 	return 0;
 }
 
 static int list(const char *folder, bool json)
 {
-	char attribute[64], record[512];
+	char attribute[64], record[PATH_MAX + 16];
 	ssize_t length;
 
 	if (json)
@@ -161,7 +209,7 @@ static int list(const char *folder, bool json)
 		if (length < 0)
 			return failed(folder);
 		record[length] = '\0';
-		if (print_view(record, json, i == 0)) {
+		if (print_view(folder, i, record, json)) {
 			fprintf(stderr, "mmapfsctl: %s: a mount of another version of mmapfs\n",
 				folder);
 			return EXIT_FAILURE;

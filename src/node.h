@@ -73,6 +73,7 @@ struct node {
 	_Atomic bool anchored; /* it has a name in the store of views, which is not counted */
 	bool anchor_holds;     /* view->lock: and is referenced for that */
 	_Atomic bool is_attached; /* view->lock: that is known */
+	_Atomic bool tripped;	  /* what is under it was changed behind its view: it was said */
 
 	/* The watch's (watch.c). All: watch->lock; is_stale is read without, is_shorter has none.
 	 */

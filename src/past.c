@@ -70,7 +70,45 @@ static int target_read(struct view *view, struct node *node, char **target)
 	return length < 0 ? (int)length : *target ? 0 : -ENOMEM;
 }
 
-static int state_add_locked(struct change *change, struct node *node)
+/* What a change may make hot (store.h). */
+struct items {
+	int64_t first, last;
+};
+
+static const struct items no_items = {0, -1}, all_names = {HOT_NAMES, HOT_NAMES},
+			  all_xattrs = {HOT_XATTRS, HOT_XATTRS};
+
+/* The regions that bytes lie in. */
+static struct items regions_of(uint64_t offset, uint64_t end)
+{
+	return end > offset ? (struct items){(int64_t)(offset / HOT_REGION),
+					     (int64_t)((end - 1) / HOT_REGION)}
+			    : no_items;
+}
+
+static int items_add_locked(struct view *view, const struct object *object, struct items items)
+{
+	const struct items has = regions_of(0, object->size);
+	int error = 0;
+
+	if (items.first >= 0 && items.last > has.last)
+		items.last = has.last;
+	for (; items.first <= items.last && !error; items.first++)
+		error = hot_add_locked(view, object->id, items.first, true);
+	return error;
+}
+
+static int items_mark_locked(struct change *change, const struct own *state, struct items items,
+			     bool at_once)
+{
+	int error = 0;
+
+	for (; items.first <= items.last && !error; items.first++)
+		error = hot_mark_locked(change, state->object.id, items.first, at_once);
+	return error;
+}
+
+static int state_add_locked(struct change *change, struct node *node, struct items items)
 {
 	struct view *view = change->view;
 	struct object object = {0};
@@ -91,14 +129,19 @@ static int state_add_locked(struct change *change, struct node *node)
 	if (error)
 		return error;
 	error = store_begin(view->store);
-	if (!error)
-		error = view_end(view, store_object_add(view->store, &own->object));
+	if (!error) {
+		error = store_object_add(view->store, &own->object);
+		if (!error)
+			error = items_add_locked(view, &own->object, items);
+		error = hot_end_locked(view, own->object.id, view_end(view, error));
+	}
 	if (!error)
 		error = view_changed(view, 0);
 	if (error) {
 		own_free(own);
 		return error;
 	}
+	hot_state_added(change);
 	view->objects++;
 	own->older = node->past;
 	if (own->older)
@@ -108,7 +151,8 @@ static int state_add_locked(struct change *change, struct node *node)
 	return 0;
 }
 
-int past_attributes(struct change *change, struct node *node)
+/* Before items of a node are kept; attributes are, then. */
+static int state_get(struct change *change, struct node *node, struct items items)
 {
 	struct view *view = change->view;
 	struct stat st;
@@ -122,12 +166,17 @@ int past_attributes(struct change *change, struct node *node)
 		/* What has no name comes into no view, and has to stay in those that it is in. */
 		error = view_stat_locked(view, node, &st);
 		if (!error && st.st_nlink)
-			error = state_add_locked(change, node);
+			error = state_add_locked(change, node, items);
 		else if (!error && node->past)
 			((struct own *)node->past)->is_last = true;
 	}
 	pthread_mutex_unlock(&view->lock);
 	return error;
+}
+
+int past_attributes(struct change *change, struct node *node)
+{
+	return state_get(change, node, no_items);
 }
 
 /* --- Bytes ------------------------------------------------------------------------------------ */
@@ -136,7 +185,7 @@ int past_attributes(struct change *change, struct node *node)
 
 /* Keeps blocks side by side of which none is kept yet. */
 static int blocks_keep(struct change *change, struct own *state, struct file *file, uint64_t first,
-		       uint64_t count)
+		       uint64_t count, bool at_once)
 {
 	struct view *view = change->view;
 	const size_t length = (size_t)(count * STORE_BLOCK);
@@ -153,20 +202,26 @@ static int blocks_keep(struct change *change, struct own *state, struct file *fi
 		memset(bytes + (state->object.size - first * STORE_BLOCK), 0,
 		       (size_t)(first * STORE_BLOCK + length - state->object.size));
 	pthread_mutex_lock(&view->lock);
-	if (!error && is_needed_locked(view, state->object.layer))
-		error = own_keep_locked(view, state, first, bytes, count);
+	if (!error && is_needed_locked(view, state->object.layer)) {
+		error = items_mark_locked(
+			change, state,
+			regions_of(first * STORE_BLOCK, first * STORE_BLOCK + length), at_once);
+		if (!error)
+			error = own_keep_locked(view, state, first, bytes, count);
+	}
 	pthread_mutex_unlock(&view->lock);
 	free(bytes);
 	return error;
 }
 
-int past_bytes(struct change *change, struct node *node, uint64_t offset, uint64_t end)
+static int bytes_keep(struct change *change, struct node *node, uint64_t offset, uint64_t end,
+		      bool at_once)
 {
 	struct files *files = &change->view->fs->files;
 	struct file *file = NULL;
 	struct own *state;
 	uint64_t block, last;
-	int error = past_attributes(change, node);
+	int error = state_get(change, node, regions_of(offset, end));
 
 	if (error || !change->epoch || !(state = state_of(change, node)))
 		return error;
@@ -182,7 +237,7 @@ int past_bytes(struct change *change, struct node *node, uint64_t offset, uint64
 		if (count && !file)
 			error = file_get(files, node, FILE_READ, &file);
 		if (count && !error)
-			error = blocks_keep(change, state, file, block, count);
+			error = blocks_keep(change, state, file, block, count, at_once);
 		block += count ? count : 1;
 	}
 	if (file)
@@ -190,19 +245,33 @@ int past_bytes(struct change *change, struct node *node, uint64_t offset, uint64
 	return error;
 }
 
+int past_bytes(struct change *change, struct node *node, uint64_t offset, uint64_t end)
+{
+	return bytes_keep(change, node, offset, end, true);
+}
+
 int past_cut(struct change *change, struct node *node, uint64_t size)
 {
+	/* The block that the new end lies in is written, behind that; else ctime tells. */
+	const bool at_once = size % STORE_BLOCK != 0;
 	struct view *view = change->view;
 	struct files *files = &view->fs->files;
 	struct file *file;
 	struct own *state;
 	off_t data = (off_t)size, hole;
-	int error = past_attributes(change, node);
+	int error = state_get(change, node, regions_of(size, UINT64_MAX));
 
 	if (error || !change->epoch || !(state = state_of(change, node)) ||
 	    size >= state->object.size || size >= state->object.cut)
 		return error;
-	error = file_get(files, node, FILE_READ, &file);
+	pthread_mutex_lock(&view->lock);
+	if (is_needed_locked(view, state->object.layer))
+		error = items_mark_locked(change, state, regions_of(size, state->object.size),
+					  at_once);
+	pthread_mutex_unlock(&view->lock);
+	file = NULL;
+	if (!error)
+		error = file_get(files, node, FILE_READ, &file);
 	while (!error) {
 		data = lseek(mmapio_file_descriptor(file->mapped), data, SEEK_DATA);
 		if (data < 0 || (uint64_t)data >= state->object.size)
@@ -210,7 +279,7 @@ int past_cut(struct change *change, struct node *node, uint64_t size)
 		hole = lseek(mmapio_file_descriptor(file->mapped), data, SEEK_HOLE);
 		if (hole < 0)
 			break;
-		error = past_bytes(change, node, (uint64_t)data, (uint64_t)hole);
+		error = bytes_keep(change, node, (uint64_t)data, (uint64_t)hole, at_once);
 		data = hole;
 	}
 	if (!error && data < 0 && errno != ENXIO)
@@ -226,9 +295,10 @@ int past_cut(struct change *change, struct node *node, uint64_t size)
 
 /* --- Extended attributes ---------------------------------------------------------------------- */
 
-static int xattr_keep_locked(struct view *view, struct node *node, struct own *state,
-			     const char *name)
+static int xattr_keep_locked(struct change *change, struct node *node, struct own *state,
+			     const char *name, bool may_appear)
 {
+	struct view *view = change->view;
 	struct object object = state->object;
 	void *value = NULL;
 	size_t size;
@@ -237,12 +307,17 @@ static int xattr_keep_locked(struct view *view, struct node *node, struct own *s
 				      : 0;
 
 	free(value);
-	if (found || !is_needed_locked(view, object.layer))
+	if (found < 0 || !is_needed_locked(view, object.layer))
 		return found < 0 ? found : 0;
+	if (found) /* (which may not have reached the disk) */
+		return may_appear ? hot_mark_locked(change, object.id, HOT_XATTRS, false) : 0;
 	length = view_live_xattr(view, node, name, &value);
 	if (length < 0 && length != -ENODATA && length != -EOPNOTSUPP)
 		return (int)length;
-	found = store_begin(view->store);
+	found = length >= 0 || may_appear ? hot_mark_locked(change, object.id, HOT_XATTRS, false)
+					  : 0;
+	if (!found)
+		found = store_begin(view->store);
 	if (!found) {
 		object.has_xattrs = true;
 		found = store_xattr_set(view->store, object.id, name, length < 0 ? NULL : value,
@@ -259,8 +334,9 @@ static int xattr_keep_locked(struct view *view, struct node *node, struct own *s
 	return found;
 }
 
-static int xattrs_keep_locked(struct view *view, struct node *node, struct own *state)
+static int xattrs_keep_locked(struct change *change, struct node *node, struct own *state)
 {
+	struct view *view = change->view;
 	char *names = malloc(XATTR_LIST_MAX);
 	int descriptor = names ? view_base_descriptor(view, node) : -ENOMEM, error = 0;
 	ssize_t length = -1;
@@ -274,22 +350,22 @@ static int xattrs_keep_locked(struct view *view, struct node *node, struct own *
 		error = descriptor;
 	}
 	for (ssize_t at = 0; at < length && !error; at += (ssize_t)strlen(names + at) + 1)
-		error = xattr_keep_locked(view, node, state, names + at);
+		error = xattr_keep_locked(change, node, state, names + at, false);
 	free(names);
 	return error;
 }
 
-int past_xattr(struct change *change, struct node *node, const char *name)
+int past_xattr(struct change *change, struct node *node, const char *name, bool may_appear)
 {
 	struct view *view = change->view;
 	struct own *state;
-	int error = past_attributes(change, node);
+	int error = state_get(change, node, may_appear ? all_xattrs : no_items);
 
 	if (error || !change->epoch || !(state = state_of(change, node)))
 		return error;
 	pthread_mutex_lock(&view->lock);
-	error = name ? xattr_keep_locked(view, node, state, name)
-		     : xattrs_keep_locked(view, node, state);
+	error = name ? xattr_keep_locked(change, node, state, name, may_appear)
+		     : xattrs_keep_locked(change, node, state);
 	pthread_mutex_unlock(&view->lock);
 	return error;
 }
@@ -301,7 +377,7 @@ int past_privileges(struct change *change, struct node *node)
 
 	if (!change->epoch || (state && state->has_privileges))
 		return 0;
-	error = past_xattr(change, node, "security.capability");
+	error = past_xattr(change, node, "security.capability", false);
 	state = state_of(change, node);
 	if (!error && state)
 		state->has_privileges = true;
@@ -324,7 +400,8 @@ static int name_kept(struct change *change, struct node *folder, const char *nam
 	return found;
 }
 
-static int name_keep(struct change *change, struct own *state, const char *name, int64_t object)
+static int name_keep(struct change *change, struct own *state, const char *name, int64_t object,
+		     bool comes)
 {
 	struct view *view = change->view;
 	struct object folder;
@@ -333,7 +410,12 @@ static int name_keep(struct change *change, struct own *state, const char *name,
 	pthread_mutex_lock(&view->lock);
 	folder = state->object;
 	folder.has_names = true;
-	error = is_needed_locked(view, folder.layer) ? store_begin(view->store) : 1;
+	error = is_needed_locked(view, folder.layer) ? 0 : 1;
+	/* (What is made, and its absence not kept, has a later ctime than the view.) */
+	if (!error && (object || comes))
+		error = hot_mark_locked(change, folder.id, HOT_NAMES, false);
+	if (!error)
+		error = store_begin(view->store);
 	if (!error) {
 		error = store_name_set(view->store, folder.id, name, object);
 		if (!error && !state->object.has_names)
@@ -348,12 +430,25 @@ static int name_keep(struct change *change, struct own *state, const char *name,
 	return error == 1 ? 0 : error;
 }
 
-int past_name(struct change *change, struct node *folder, const char *name, struct node *node)
+/* That it is kept may not have reached the disk, and ctime does not tell of what has a state. */
+static int name_mark(struct change *change, const struct own *state)
+{
+	int error = 0;
+
+	pthread_mutex_lock(&change->view->lock);
+	if (is_needed_locked(change->view, state->object.layer))
+		error = hot_mark_locked(change, state->object.id, HOT_NAMES, false);
+	pthread_mutex_unlock(&change->view->lock);
+	return error;
+}
+
+int past_name(struct change *change, struct node *folder, const char *name, struct node *node,
+	      struct node *comes)
 {
 	const struct own *child;
 	struct own *state;
 	int64_t object;
-	int found, error = past_attributes(change, folder);
+	int found, error = state_get(change, folder, node || comes ? all_names : no_items);
 
 	if (error || !change->epoch)
 		return error;
@@ -364,10 +459,13 @@ int past_name(struct change *change, struct node *folder, const char *name, stru
 	if (!(found == 1 && object == 0))
 		error = past_attributes(change, node);
 	state = state_of(change, folder);
-	if (error || found == 1 || !state)
+	if (error || !state)
 		return error;
+	if (found == 1)
+		return state_of(change, comes) ? name_mark(change, state) : 0;
 	child = state_of(change, node);
-	return name_keep(change, state, name, child ? child->object.id : 0);
+	return name_keep(change, state, name, child ? child->object.id : 0,
+			 state_of(change, comes));
 }
 
 /* --- Anchors: what keeps a file that the live tree has lost ----------------------------------- */
@@ -488,9 +586,99 @@ static int anchor_load(struct view *view, const char *name, const struct stat *a
 	return 0;
 }
 
-void anchors_load_locked(struct view *view)
+/* The newest state that there is of a file; 0: there is none; or negative errno. */
+static int64_t newest_state(struct view *view, const struct store_identity *file)
 {
+	struct object object;
+	int64_t layer = 0, id = 0;
+	int found;
+
+	while ((found = store_object_past(view->store, layer, file, &object)) == 1) {
+		layer = object.layer;
+		id = object.id;
+		object_free(&object);
+	}
+	return found < 0 ? found : id;
+}
+
+/* Of which state it is may not have reached the disk, and one of later may have its number: it is
+ * the newest one's that is there. */
+static int anchor_prove(struct view *view, const char *name, const struct stat *anchor,
+			void *context)
+{
+	const int folder = view->snapshots->anchors;
+	struct nodes *nodes = &view->fs->nodes;
+	struct store_identity file;
+	struct node *node;
+	struct stat st;
+	int64_t object;
+	int fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+	(void)anchor;
+	(void)context;
+	if (fd < 0)
+		return 0;
+	if (node_of_descriptor(nodes, NULL, NULL, fd, false, &node, &st)) {
+		close(fd);
+		return 0;
+	}
+	file = view_identity(node);
+	object = newest_state(view, &file);
+	node_put(nodes, node);
+	if (object == 0)
+		unlinkat(folder, name, 0);
+	else if (object > 0 && strcmp(anchor_name(object).text, name) != 0)
+		renameat(folder, name, folder, anchor_name(object).text);
+	return 0;
+}
+
+void anchors_load_locked(struct view *view, bool crashed)
+{
+	if (crashed)
+		(void)!anchors_each(view, anchor_prove, NULL);
 	(void)!anchors_each(view, anchor_load, NULL);
+}
+
+struct layers {
+	int64_t from, to;
+};
+
+static int anchor_release(struct view *view, const char *name, const struct stat *anchor,
+			  void *context)
+{
+	const struct layers *layers = context;
+	struct node *node = NULL;
+	struct object object;
+	struct change change;
+	int found;
+
+	if (anchor->st_nlink < 2)
+		return 0;
+	pthread_mutex_lock(&view->lock);
+	found = store_object_get(view->store, strtoll(name, NULL, 10), &object);
+	if (found == 1) {
+		if (object.layer >= layers->from && object.layer <= layers->to)
+			node = view_find(view, &object.base);
+		object_free(&object);
+	}
+	pthread_mutex_unlock(&view->lock);
+	if (!node)
+		return 0;
+	change_begin(view, &change, &node, 1);
+	(void)!past_attributes(&change, node); /* (else ctime trips younger views) */
+	pthread_mutex_lock(&view->lock);
+	anchor_remove_locked(view, strtoll(name, NULL, 10));
+	pthread_mutex_unlock(&view->lock);
+	change_end(&change);
+	node_put(&view->fs->nodes, node);
+	return 0;
+}
+
+void anchors_release(struct view *view, int64_t from, int64_t to)
+{
+	struct layers layers = {from, to};
+
+	(void)!anchors_each(view, anchor_release, &layers);
 }
 
 struct room {
@@ -628,7 +816,7 @@ int past_moved_locked(struct view *view)
 /* All of a file that cannot be anchored: its bytes and attributes, or where a link leads to. */
 static int copy_all(struct change *change, struct node *node)
 {
-	int error = past_xattr(change, node, NULL);
+	int error = past_xattr(change, node, NULL, false);
 
 	if (!error && S_ISREG(node->type))
 		error = past_cut(change, node, 0);
@@ -662,13 +850,13 @@ static int anchor_noted(struct view *view, struct node *node, const struct own *
 }
 
 int past_removed(struct change *change, struct node *folder, const char *name, struct node *node,
-		 bool *anchored)
+		 struct node *comes, bool *anchored)
 {
 	struct view *view = change->view;
 	const struct own *state;
 	struct stat st;
 	int64_t object = 1;
-	int descriptor, error = past_name(change, folder, name, node);
+	int descriptor, error = past_name(change, folder, name, node, comes);
 
 	*anchored = false;
 	if (error || !change->epoch || !node)
@@ -678,7 +866,7 @@ int past_removed(struct change *change, struct node *folder, const char *name, s
 	if (error < 0 || !state)
 		return error < 0 ? error : 0;
 	if (S_ISDIR(node->type)) /* what it has of names is kept by now, since it is empty */
-		return past_xattr(change, node, NULL);
+		return past_xattr(change, node, NULL, false);
 	descriptor = view_base_descriptor(view, node);
 	if (descriptor < 0)
 		return descriptor;

@@ -17,7 +17,7 @@
 
 static struct snapshot *snapshot_new(struct view *view, const struct store_snap *row)
 {
-	struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
+	struct snapshot *snapshot = calloc(1, sizeof(*snapshot)), *newest;
 
 	if (snapshot && row->name)
 		snapshot->name = strdup(row->name);
@@ -30,9 +30,14 @@ static struct snapshot *snapshot_new(struct view *view, const struct store_snap 
 	snapshot->device.mount_id = NODE_OF_VIEW | row->epoch;
 	snapshot->epoch = row->epoch;
 	snapshot->instant = row->instant;
+	snapshot->settled = row->settled;
 	snapshot->read_only = row->read_only;
 	snapshot->state = row->state;
+	snapshot->on_disk = row->on_disk;
 	snapshot->is_noted = true;
+	newest = TAILQ_LAST(&view->snapshots->all, snapshot_list);
+	if (newest)
+		newest->newer = snapshot;
 	TAILQ_INSERT_TAIL(&view->snapshots->all, snapshot, all);
 	return snapshot;
 }
@@ -65,14 +70,19 @@ static int row_set(struct view *view, const struct snapshot *snapshot)
 		.epoch = snapshot->epoch,
 		.name = snapshot->name,
 		.instant = snapshot->instant,
+		.settled = snapshot->settled,
 		.state = snapshot->state,
 		.read_only = snapshot->read_only,
+		.on_disk = snapshot->on_disk,
 	};
 	int error = store_begin(view->store);
 
 	if (error)
 		return error;
 	error = view_end(view, store_snap_set(view->store, &row));
+	/* Changes of which nothing is kept any more must not reach the disk before that. */
+	if (!error && !is_needed(snapshot))
+		error = store_sync_rows(view->store);
 	return error ? error : view_changed(view, 0);
 }
 
@@ -83,8 +93,8 @@ static int state_set_locked(struct view *view, struct snapshot *snapshot, enum s
 	int error, distrusted;
 
 	snapshot->state = state;
-	epochs_find_locked(view->snapshots);
 	error = row_set(view, snapshot);
+	epochs_find_locked(view->snapshots);
 	snapshot->is_noted = !error;
 	if (error && !is_needed(snapshot)) {
 		distrusted = store_distrust(view->store, true);
@@ -164,6 +174,23 @@ static void unmake_locked(struct view *view, struct snapshot *snapshot)
 	(void)!row_set(view, snapshot);
 }
 
+/* A time that no change of before has a later ctime than, as far as our clock and the store's file
+ * system tell. */
+static struct timespec settled_now(struct view *view)
+{
+	const struct timespec now[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_NOW}};
+	const int heap = store_descriptor(view->store);
+	struct timespec settled;
+	struct stat st;
+
+	clock_gettime(CLOCK_REALTIME, &settled);
+	if (futimens(heap, now) == 0 && fstat(heap, &st) == 0 &&
+	    (st.st_ctim.tv_sec > settled.tv_sec ||
+	     (st.st_ctim.tv_sec == settled.tv_sec && st.st_ctim.tv_nsec > settled.tv_nsec)))
+		settled = st.st_ctim;
+	return settled;
+}
+
 int snapshot_make(struct view *view, const char *name, bool read_only, struct snapshot **out)
 {
 	struct snapshots *snapshots = view->snapshots;
@@ -181,17 +208,23 @@ int snapshot_make(struct view *view, const char *name, bool read_only, struct sn
 		row.epoch = ++snapshots->last;
 		clock_gettime(CLOCK_REALTIME, &row.instant);
 		snapshot = snapshot_new(view, &row);
+		snapshots->fresh = UINT64_MAX;
 		error = snapshot ? state_set_locked(view, snapshot, SNAPSHOT_PENDING) : -ENOMEM;
 	}
-	if (!error) /* (epoch is set: who sees the flip sees that) */
+	if (!error) /* (epoch and fresh are set: who sees the flip sees them) */
 		before = atomic_fetch_add(&snapshots->flips, 1);
 	else if (snapshot)
 		unmake_locked(view, snapshot);
 	pthread_mutex_unlock(&view->lock);
 	if (!error) {
 		wait_for_changes(snapshots, before & 1);
+		error = files_move_times(&view->fs->files);
 		pthread_mutex_lock(&view->lock);
-		if (snapshot->state != SNAPSHOT_PENDING) /* meanwhile it was given up */
+		snapshot->settled = settled_now(view);
+		snapshots->fresh = monotonic_now() + TICKS_NS;
+		if (error)
+			; /* it would seem to have been changed behind the mount */
+		else if (snapshot->state != SNAPSHOT_PENDING) /* meanwhile it was given up */
 			error = -ENOSPC;
 		else
 			error = state_set_locked(view, snapshot, SNAPSHOT_WHOLE);
@@ -200,10 +233,11 @@ int snapshot_make(struct view *view, const char *name, bool read_only, struct sn
 		pthread_mutex_unlock(&view->lock);
 	}
 	pthread_mutex_unlock(&snapshots->making);
-	if (error)
-		snapshots_collect(view);
-	else
+	snapshots_collect(view); /* it is brought to the disk, or removed */
+	if (!error)
 		*out = snapshot;
+	else
+		snapshots->fresh = 0;
 	return error;
 }
 
@@ -258,6 +292,61 @@ int snapshot_rename(struct view *view, const char *name, const char *new_name)
 	return error;
 }
 
+/* Whether there is one from which on views are not on the disk; up to *last. */
+static bool unsettled(struct view *view, uint64_t *last)
+{
+	const struct snapshot *snapshot;
+	bool any = false;
+
+	pthread_mutex_lock(&view->lock);
+	*last = view->snapshots->last;
+	TAILQ_FOREACH (snapshot, &view->snapshots->all, all)
+		if (snapshot->state == SNAPSHOT_WHOLE && !snapshot->on_disk)
+			any = true;
+	pthread_mutex_unlock(&view->lock);
+	return any;
+}
+
+int snapshots_settle(struct view *view)
+{
+	struct snapshots *snapshots = view->snapshots;
+	struct snapshot *snapshot;
+	uint64_t last;
+	int fd, error = 0;
+
+	pthread_mutex_lock(&snapshots->settling);
+	if (!unsettled(view, &last)) {
+		pthread_mutex_unlock(&snapshots->settling);
+		return 0;
+	}
+	/* (Of what was closed nobody knows whether it is on the disk: so all is brought there.) */
+	fd = openat(view->fs->backing.root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || syncfs(fd))
+		error = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (!error)
+		error = view_sync(view);
+	pthread_mutex_lock(&view->lock);
+	TAILQ_FOREACH (snapshot, &snapshots->all, all) {
+		if (error || snapshot->on_disk || snapshot->state != SNAPSHOT_WHOLE ||
+		    snapshot->epoch > last)
+			continue;
+		snapshot->on_disk = true;
+		error = row_set(view, snapshot);
+		if (error)
+			snapshot->on_disk = false;
+	}
+	pthread_mutex_unlock(&view->lock);
+	if (!error)
+		error = view_sync(view);
+	pthread_mutex_unlock(&snapshots->settling);
+	if (error)
+		log_line(LOG_ERR, "views: what they are of could not be brought to the disk: %s",
+			 strerror(-error));
+	return error;
+}
+
 /* --- Giving up -------------------------------------------------------------------------------- */
 
 void snapshots_give_up(struct view *view, int error, const char *path)
@@ -297,6 +386,7 @@ static int layers_remove(struct view *view, uint64_t from, uint64_t to, bool odd
 	int64_t id;
 	int found = 1;
 
+	anchors_release(view, (int64_t)from, (int64_t)to);
 	while (found == 1) {
 		pthread_mutex_lock(&view->lock);
 		found = store_begin(view->store);
@@ -396,6 +486,7 @@ static void *collect(void *argument)
 		}
 		snapshots->collect = false;
 		pthread_mutex_unlock(&view->lock);
+		(void)!snapshots_settle(view); /* it says what has failed */
 		snapshots_remove_unneeded(view);
 		pthread_mutex_lock(&view->lock);
 	}
@@ -427,6 +518,7 @@ void change_begin(struct view *view, struct change *change, struct node *const *
 
 	change->view = view;
 	change->count = 0;
+	change->durable = 0;
 	for (unsigned int i = 0; i < count; i++) {
 		unsigned int lock, at = 0;
 
@@ -503,6 +595,8 @@ int snapshots_new(struct view *view, const char *hidden)
 	snapshots->anchors = -1;
 	pthread_mutex_init(&snapshots->making, NULL);
 	pthread_mutex_init(&snapshots->collecting, NULL);
+	pthread_mutex_init(&snapshots->syncing, NULL);
+	pthread_mutex_init(&snapshots->settling, NULL);
 	pthread_cond_init(&snapshots->wanted, NULL);
 	/* Readers come all the time; else no change would have its turn. */
 	pthread_rwlockattr_init(&attributes);
@@ -523,12 +617,17 @@ int snapshots_load_locked(struct view *view, bool crashed)
 
 	if (distrusted < 0)
 		return distrusted;
+	/* What was being changed just then may be on the disk, and not what it was. */
+	error = store_hot_end(view->store, crashed);
+	if (error)
+		return error;
 	TAILQ_FOREACH (snapshot, &snapshots->all, all) {
-		if ((!crashed && !distrusted) || snapshot->state != SNAPSHOT_WHOLE)
+		const bool is_lost = crashed && !snapshot->on_disk;
+
+		if ((!distrusted && !is_lost) || snapshot->state != SNAPSHOT_WHOLE)
 			continue;
-		/* What was changed just before may be on the disk, and not what it was. */
 		log_line(LOG_ERR, "view %s is given up: %s", snapshot->name,
-			 crashed ? "the system ended while it was in use"
+			 is_lost ? "the system ended before what it is of was on the disk"
 				 : "there was no room to note which were given up");
 		error = state_set_locked(view, snapshot, SNAPSHOT_GIVEN_UP);
 		if (error)
@@ -577,6 +676,9 @@ void snapshots_free(struct view *view)
 	pthread_cond_destroy(&snapshots->wanted);
 	pthread_mutex_destroy(&snapshots->making);
 	pthread_mutex_destroy(&snapshots->collecting);
+	pthread_mutex_destroy(&snapshots->syncing);
+	pthread_mutex_destroy(&snapshots->settling);
+	hot_free(snapshots);
 	if (snapshots->anchors >= 0)
 		close(snapshots->anchors);
 	node_put(&view->fs->nodes, snapshots->anchors_node);

@@ -33,17 +33,22 @@ struct snapshot {
 	struct backing_device device; /* its nodes'; first */
 	uint64_t epoch;		      /* constant */
 	struct timespec instant;      /* constant */
+	struct timespec settled;      /* set once, before it is whole: see view_check_base() */
 	bool read_only;		      /* constant */
 	char *name;		      /* view->lock */
 	_Atomic int state;	      /* view->lock; read without */
 	_Atomic unsigned int users;   /* requests that are served in it */
 	bool is_noted;		      /* view->lock: the store knows the state */
+	bool on_disk;		      /* view->lock: what it is of is there (snapshots_settle()) */
 	bool own_is_gone;	      /* view->lock: what was changed in it was removed */
 	bool is_gone;		      /* view->lock: and all else that it alone needed */
 	TAILQ_ENTRY(snapshot) all;    /* view->lock; the oldest first. Kept to the end */
+	struct snapshot *_Atomic newer; /* the same, to be read without */
 };
 
 TAILQ_HEAD(snapshot_list, snapshot);
+
+struct hot;
 
 #define CHANGE_LOCKS 1024
 #define CHANGE_NODES 4
@@ -57,6 +62,13 @@ struct snapshots {
 	_Atomic unsigned int running[2]; /* changes that began since an even, an odd flip */
 	pthread_mutex_t making;		 /* before all others: one view at a time */
 	pthread_rwlock_t locks[CHANGE_LOCKS];
+
+	struct hot *hot;	      /* view->lock */
+	_Atomic uint64_t log_written; /* view->lock: commits of hot.c */
+	_Atomic uint64_t log_synced;  /* of these, those that are on the disk */
+	_Atomic uint64_t fresh;	      /* until when ctime may not tell; ns of the monotonic clock */
+	pthread_mutex_t syncing;      /* after none */
+	pthread_mutex_t settling;     /* before view->lock */
 
 	char *hidden; /* constant: the store's name in BACKING; NULL: it is elsewhere */
 	int anchors;  /* view->lock, set once: a folder of the store, or -1 */
@@ -82,6 +94,12 @@ int snapshots_new(struct view *view, const char *hidden);
 int snapshots_load_locked(struct view *view, bool crashed);
 void snapshots_stop(struct view *view);
 void snapshots_free(struct view *view);
+
+/*
+ * Brings what views are of to the disk: the live tree, as it was at their instants, or what was
+ * kept of it. Until then the end of the system takes them away. 0 or negative errno.
+ */
+int snapshots_settle(struct view *view);
 
 /* Removes what no view needs any more: now; or in the background. */
 void snapshots_remove_unneeded(struct view *view);
@@ -121,7 +139,8 @@ void snapshot_leave(struct snapshot *snapshot);
 
 struct change {
 	struct view *view;
-	uint64_t epoch; /* what is changed is to be kept for; 0: there is no view */
+	uint64_t epoch;	  /* what is changed is to be kept for; 0: there is no view */
+	uint64_t durable; /* which log_written is to be on the disk before the change */
 	unsigned int side;
 	unsigned int count;
 	unsigned int lock[CHANGE_NODES];
@@ -145,23 +164,45 @@ int past_attributes(struct change *change, struct node *node);
 int past_bytes(struct change *change, struct node *node, uint64_t offset, uint64_t end);
 /* All from size on, which is to be cut off. */
 int past_cut(struct change *change, struct node *node, uint64_t size);
-/* An extended attribute; NULL: all. */
-int past_xattr(struct change *change, struct node *node, const char *name);
+/* An extended attribute; NULL: all. may_appear: it may be made by the change. */
+int past_xattr(struct change *change, struct node *node, const char *name, bool may_appear);
 /* What a write may take away. */
 int past_privileges(struct change *change, struct node *node);
 /* A name of a folder, and the object that it is of; NULL: there is no such name. With attributes.
- */
-int past_name(struct change *change, struct node *folder, const char *name, struct node *node);
+ * comes: the object that there is already, and is to have it; or NULL. */
+int past_name(struct change *change, struct node *folder, const char *name, struct node *node,
+	      struct node *comes);
 /* The same; the object is about to lose that name, and is to be there for the views if it was the
  * last. *anchored: it has a name in the store now. */
 int past_removed(struct change *change, struct node *folder, const char *name, struct node *node,
-		 bool *anchored);
+		 struct node *comes, bool *anchored);
 
 /* An object is about to get another name; where it is then. */
 int past_moving(struct change *change, struct node *folder, const char *name, struct node *node,
 		struct node *new_folder, const char *new_name);
 /* It was, or it was not: looks. */
 int past_moved_locked(struct view *view);
+
+/*
+ * hot.c: what is being kept, for the case that the system ends. Adds a row for an item, within a
+ * transaction, which ends with view_end() and then hot_end_locked(), which hands its result on.
+ */
+int hot_add_locked(struct view *view, int64_t object, int64_t item, bool with_state);
+int hot_end_locked(struct view *view, int64_t object, int error);
+/* After a state was added: the change has to wait for it, where ctime may not tell of it. */
+void hot_state_added(struct change *change);
+/* How long ctime may not tell what was changed after a view from what was changed before: clocks of
+ * file systems go by ticks. */
+#define TICKS_NS UINT64_C(20000000)
+uint64_t monotonic_now(void);
+/* The same as hot_add_locked() in a transaction of its own, if it is not hot; and notes what the
+ * change has to wait for. at_once: though the state may have come with it. 0 or negative errno. */
+int hot_mark_locked(struct change *change, int64_t object, int64_t item, bool at_once);
+/* Until that is on the disk; with no lock of the view. 0 or negative errno. */
+int hot_wait(struct view *view, uint64_t written);
+/* A checkpoint: what was not touched since the last one is hot no longer. Whether anything is. */
+bool hot_cool_locked(struct view *view);
+void hot_free(struct snapshots *snapshots);
 
 /* The name of an object's anchor. */
 struct anchor_name {
@@ -170,10 +211,13 @@ struct anchor_name {
 struct anchor_name anchor_name(int64_t object);
 /* Adds what the files take that objects of those layers keep. */
 int anchors_room_locked(struct view *view, int64_t from, int64_t to, uint64_t *room);
-/* Of those that are there: of files with other names. */
-void anchors_load_locked(struct view *view);
+/* Of those that are there: of files with other names. crashed: some may be nobody's. */
+void anchors_load_locked(struct view *view, bool crashed);
 /* Opens the folder of anchors. */
 void anchors_open_locked(struct view *view, int store);
+/* Objects of those layers are about to go: their anchors do, of files with other names, which is a
+ * change that views see. */
+void anchors_release(struct view *view, int64_t from, int64_t to);
 /* An object of the past is about to go, and with it its anchor. */
 void anchor_remove_locked(struct view *view, int64_t object);
 

@@ -8,6 +8,7 @@
 #include "log.h"
 
 #include <ctype.h>
+#include <linux/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,15 @@ static int entry_of(struct view *view, const char *name, struct fuse_entry_param
 		error = view_attach_locked(view, root);
 		if (!error)
 			error = view_entry_locked(view, root, entry);
+		if (error == -EIO) { /* what cannot be read can be dropped */
+			entry->attr = (struct stat){.st_ino = root->id,
+						    .st_mode = S_IFDIR,
+						    .st_nlink = 2,
+						    .st_uid = geteuid(),
+						    .st_gid = getegid()};
+			node_lookup(&view->fs->nodes, root);
+			error = 0;
+		}
 		node_put(&view->fs->nodes, root);
 	}
 	pthread_mutex_unlock(&view->lock);
@@ -153,45 +163,79 @@ static void reply_text(fuse_req_t req, const char *text, size_t size)
 		fuse_reply_buf(req, text, length);
 }
 
-/* "SECONDS.NANOSECONDS STATE ro|rw BYTES NAME" of the index-th view; its length, or negative errno.
- */
-static int describe(struct view *view, unsigned long index, char *text, size_t size)
+static struct snapshot *at_index_locked(struct view *view, unsigned long index)
 {
 	struct snapshot *snapshot;
-	uint64_t room = 0;
-	int error = -ENODATA;
 
-	pthread_mutex_lock(&view->lock);
 	TAILQ_FOREACH (snapshot, &view->snapshots->all, all)
 		if (snapshot_find_locked(view, snapshot->name) == snapshot && index-- == 0)
 			break;
+	return snapshot;
+}
+
+/* "SECONDS.NANOSECONDS STATE ro|rw BYTES LOST NAME" of the index-th view, LOST being of how many
+ * objects something was lost. 0 or negative errno. */
+static int describe(struct view *view, unsigned long index, char *text, size_t size)
+{
+	const struct snapshot *snapshot;
+	uint64_t room = 0, lost = 0;
+	int error = -ENODATA;
+
+	pthread_mutex_lock(&view->lock);
+	snapshot = at_index_locked(view, index);
 	if (snapshot)
 		error = snapshot_room_locked(view, snapshot, &room);
 	if (!error)
-		snprintf(text, size, "%jd.%09ld %s %s %ju %s", (intmax_t)snapshot->instant.tv_sec,
-			 snapshot->instant.tv_nsec,
+		error = store_lost_count(view->store, (int64_t)(2 * snapshot->epoch), &lost);
+	if (!error)
+		snprintf(text, size, "%jd.%09ld %s %s %ju %ju %s",
+			 (intmax_t)snapshot->instant.tv_sec, snapshot->instant.tv_nsec,
 			 snapshot->state == SNAPSHOT_WHOLE ? "whole" : "given-up",
-			 snapshot->read_only ? "ro" : "rw", (uintmax_t)room, snapshot->name);
+			 snapshot->read_only ? "ro" : "rw", (uintmax_t)room, (uintmax_t)lost,
+			 snapshot->name);
 	pthread_mutex_unlock(&view->lock);
 	return error;
+}
+
+/* "WHAT PATH" of the number-th object that something was lost of in the index-th view; WHAT: of n,
+ * x, b (names, extended attributes, bytes). 0 or negative errno. */
+static int describe_lost(struct view *view, unsigned long index, unsigned long number, char *text,
+			 size_t size)
+{
+	const struct snapshot *snapshot;
+	struct object lost;
+	char *path;
+	int found = 0;
+
+	pthread_mutex_lock(&view->lock);
+	snapshot = at_index_locked(view, index);
+	if (snapshot)
+		found = store_lost_get(view->store, (int64_t)(2 * snapshot->epoch), number, &path,
+				       &lost);
+	pthread_mutex_unlock(&view->lock);
+	if (found != 1)
+		return found ? found : -ENODATA;
+	snprintf(text, size, "%s%s%s %s", lost.lost_names ? "n" : "", lost.lost_xattrs ? "x" : "",
+		 lost.lost_blocks ? "b" : "", path);
+	free(path);
+	return 0;
 }
 
 void snapshot_folder_getxattr(fuse_req_t req, const char *name, size_t size)
 {
 	struct view *view = view_of(req);
-	char text[512], *end;
-	unsigned long index;
-	int error = -ENODATA;
+	char text[PATH_MAX + 16];
+	unsigned long index, number;
+	int error = -ENODATA, end = 0;
 
 	if (strcmp(name, "mmapfs.snapname") == 0) {
 		reply_text(req, fs_of(req)->options->snapname, size);
 		return;
 	}
-	if (strncmp(name, "mmapfs.view.", strlen("mmapfs.view.")) == 0) {
-		index = strtoul(name + strlen("mmapfs.view."), &end, 10);
-		if (!*end)
-			error = describe(view, index, text, sizeof(text));
-	}
+	if (sscanf(name, "mmapfs.view.%lu%n", &index, &end) == 1 && !name[end])
+		error = describe(view, index, text, sizeof(text));
+	else if (sscanf(name, "mmapfs.lost.%lu.%lu%n", &index, &number, &end) == 2 && !name[end])
+		error = describe_lost(view, index, number, text, sizeof(text));
 	if (error)
 		reply_error(req, error);
 	else
@@ -316,5 +360,7 @@ void snapshot_folder_sync(fuse_req_t req)
 {
 	struct view *view = view_of(req);
 
-	reply_error(req, view->store ? view_sync(view) : 0);
+	int error = view->store ? snapshots_settle(view) : 0;
+
+	reply_error(req, view->store && !error ? view_sync(view) : error);
 }

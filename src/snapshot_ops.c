@@ -139,6 +139,8 @@ static int begin(fuse_req_t req, struct change *change, struct changing *changin
 		if (!change->epoch)
 			return 0;
 		error = looked ? keep(change, changing) : 0;
+		if (!error)
+			error = hot_wait(view, change->durable);
 		if (looked && !error)
 			return 0;
 		change_end(change);
@@ -191,7 +193,7 @@ static int keep_set(struct change *change, struct changing *changing)
 	if (!error && (changing->to_set & FUSE_SET_ATTR_SIZE) && node && S_ISREG(node->type))
 		error = past_cut(change, node, changing->end);
 	if (!error && (changing->to_set & FUSE_SET_ATTR_MODE))
-		error = past_xattr(change, node, ACL_ACCESS);
+		error = past_xattr(change, node, ACL_ACCESS, false);
 	if (!error &&
 	    (changing->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID | FUSE_SET_ATTR_SIZE)))
 		error = past_privileges(change, node);
@@ -200,34 +202,36 @@ static int keep_set(struct change *change, struct changing *changing)
 
 static int keep_xattr(struct change *change, struct changing *changing)
 {
-	return past_xattr(change, changing->node[FOLDER], changing->xattr);
+	return past_xattr(change, changing->node[FOLDER], changing->xattr, true);
 }
 
 /* A name that is made, perhaps (CHILD) of an object that there is. */
 static int keep_made(struct change *change, struct changing *changing)
 {
-	int error = past_name(change, changing->node[NEW_FOLDER], changing->new_name,
-			      changing->node[NEW_CHILD]);
+	int error = past_attributes(change, changing->node[CHILD]);
 
-	return error ? error : past_attributes(change, changing->node[CHILD]);
+	return error ? error
+		     : past_name(change, changing->node[NEW_FOLDER], changing->new_name,
+				 changing->node[NEW_CHILD], changing->node[CHILD]);
 }
 
 static int keep_removed(struct change *change, struct changing *changing)
 {
 	return past_removed(change, changing->node[FOLDER], changing->name, changing->node[CHILD],
-			    &changing->anchored);
+			    NULL, &changing->anchored);
 }
 
 static int keep_renamed(struct change *change, struct changing *changing)
 {
 	struct node **node = changing->node;
-	int error = past_name(change, node[FOLDER], changing->name, node[CHILD]);
+	int error = past_name(change, node[FOLDER], changing->name, node[CHILD], NULL);
 
 	if (!error && (changing->to_set & RENAME_EXCHANGE))
-		error = past_name(change, node[NEW_FOLDER], changing->new_name, node[NEW_CHILD]);
+		error = past_name(change, node[NEW_FOLDER], changing->new_name, node[NEW_CHILD],
+				  node[CHILD]);
 	else if (!error && node[NEW_CHILD] != node[CHILD])
 		error = past_removed(change, node[NEW_FOLDER], changing->new_name, node[NEW_CHILD],
-				     &changing->anchored);
+				     node[CHILD], &changing->anchored);
 	return error ? error
 		     : past_moving(change, node[FOLDER], changing->name, node[CHILD],
 				   node[NEW_FOLDER], changing->new_name);

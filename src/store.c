@@ -38,8 +38,12 @@ static const char schema[] =
 	"CREATE INDEX orphan ON object (links) WHERE links = 0;"
 	"CREATE INDEX layer ON object (layer) WHERE layer > 0;"
 	"CREATE INDEX place ON object (base_path) WHERE layer > 0;"
+	"CREATE INDEX lost ON object (layer) WHERE has >= 8;"
 	"CREATE TABLE snap (epoch INTEGER PRIMARY KEY, name BLOB, instant INTEGER,"
-	" instant_ns INTEGER, state INTEGER, read_only INTEGER, sum INTEGER);"
+	" instant_ns INTEGER, settled INTEGER, settled_ns INTEGER, state INTEGER,"
+	" read_only INTEGER, on_disk INTEGER, sum INTEGER);"
+	"CREATE TABLE hot (object INTEGER, item INTEGER, sum INTEGER,"
+	" PRIMARY KEY (object, item)) WITHOUT ROWID;"
 	"CREATE TABLE name (folder INTEGER, name BLOB, object INTEGER, sum INTEGER,"
 	" PRIMARY KEY (folder, name)) WITHOUT ROWID;"
 	"CREATE TABLE xattr (object INTEGER, name BLOB, value BLOB, sum INTEGER,"
@@ -75,6 +79,11 @@ enum statement {
 	SNAP_SET,
 	SNAP_REMOVE,
 	SNAPS_EACH,
+	HOT_ADD,
+	HOT_REMOVE,
+	HOT_CLEAR,
+	LOST_COUNT,
+	LOST_GET,
 	NAME_GET,
 	NAME_SET,
 	NAME_REMOVE,
@@ -153,10 +162,17 @@ static const char *const texts[STATEMENTS] = {
 			  " WHERE layer > 0 AND sum = -1 AND (base_path = ?1 OR"
 			  " (base_path > CAST(?1 || '/' AS BLOB) AND"
 			  " base_path < CAST(?1 || '0' AS BLOB)))",
-	[SNAP_SET] = "INSERT OR REPLACE INTO snap VALUES (?1, ?2, ?3, ?4, ?5, ?6,"
-		     " row_sum(?1, ?2, ?3, ?4, ?5, ?6))",
+	[SNAP_SET] = "INSERT OR REPLACE INTO snap VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,"
+		     " ?9, row_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9))",
 	[SNAP_REMOVE] = "DELETE FROM snap WHERE epoch = ?",
 	[SNAPS_EACH] = "SELECT " SNAP_COLUMNS ", " WHOLE(SNAP_COLUMNS) " FROM snap ORDER BY epoch",
+	[HOT_ADD] = "INSERT OR REPLACE INTO hot VALUES (?1, ?2, row_sum(?1, ?2))",
+	[HOT_REMOVE] = "DELETE FROM hot WHERE object = ? AND item = ?",
+	[HOT_CLEAR] = "DELETE FROM hot",
+	[LOST_COUNT] = "SELECT count(*), 1 FROM object WHERE has >= 8 AND layer >= ?",
+	[LOST_GET] = "SELECT base_path, has, " WHOLE(
+		OBJECT_COLUMNS) " FROM object"
+				" WHERE has >= 8 AND layer >= ? ORDER BY layer, id LIMIT 1 OFFSET ?",
 	[NAME_GET] =
 		"SELECT object, " WHOLE(NAME_COLUMNS) " FROM name WHERE folder = ? AND name = ?",
 	[NAME_SET] = "INSERT OR REPLACE INTO name VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))",
@@ -203,6 +219,7 @@ struct store {
 	sqlite3 *rows;
 	sqlite3_stmt *statement[STATEMENTS];
 	struct mmapio_file *heap;
+	int log; /* constant: the log of the rows, or -1 */
 	bool in_memory;
 	bool quiet;	   /* errors are told by who opens it */
 	bool damaged;	   /* a row is not what it was, or is missing */
@@ -625,8 +642,6 @@ int store_descriptor(const struct store *store)
 
 /* --- Objects ---------------------------------------------------------------------------------- */
 
-enum { HAS_NAMES = 1, HAS_XATTRS = 2, HAS_BLOCKS = 4 };
-
 static void object_bind(sqlite3_stmt *statement, const struct object *object)
 {
 	int at = 1;
@@ -668,13 +683,25 @@ static void object_bind(sqlite3_stmt *statement, const struct object *object)
 	sqlite3_bind_int64(statement, at++,
 			   (object->has_names ? HAS_NAMES : 0) |
 				   (object->has_xattrs ? HAS_XATTRS : 0) |
-				   (object->has_blocks ? HAS_BLOCKS : 0));
+				   (object->has_blocks ? HAS_BLOCKS : 0) |
+				   (object->lost_names ? LOST_NAMES : 0) |
+				   (object->lost_xattrs ? LOST_XATTRS : 0) |
+				   (object->lost_blocks ? LOST_BLOCKS : 0));
+}
+
+static void has_read(struct object *object, int64_t has)
+{
+	object->has_names = has & HAS_NAMES;
+	object->has_xattrs = has & HAS_XATTRS;
+	object->has_blocks = has & HAS_BLOCKS;
+	object->lost_names = has & LOST_NAMES;
+	object->lost_xattrs = has & LOST_XATTRS;
+	object->lost_blocks = has & LOST_BLOCKS;
 }
 
 static int object_read(struct store *store, sqlite3_stmt *statement, struct object *object)
 {
 	int found = first(store, statement), at = 0;
-	int64_t has;
 
 	if (found <= 0)
 		return found;
@@ -715,10 +742,7 @@ static int object_read(struct store *store, sqlite3_stmt *statement, struct obje
 		found = -ENOMEM;
 	at++;
 	object->parent = sqlite3_column_int64(statement, at++);
-	has = sqlite3_column_int64(statement, at++);
-	object->has_names = has & HAS_NAMES;
-	object->has_xattrs = has & HAS_XATTRS;
-	object->has_blocks = has & HAS_BLOCKS;
+	has_read(object, sqlite3_column_int64(statement, at++));
 	sqlite3_reset(statement);
 	if (found < 0)
 		object_free(object);
@@ -953,8 +977,11 @@ int store_snap_set(struct store *store, const struct store_snap *snap)
 		bind_name(statement, 2, snap->name);
 		sqlite3_bind_int64(statement, 3, snap->instant.tv_sec);
 		sqlite3_bind_int64(statement, 4, snap->instant.tv_nsec);
-		sqlite3_bind_int(statement, 5, snap->state);
-		sqlite3_bind_int(statement, 6, snap->read_only);
+		sqlite3_bind_int64(statement, 5, snap->settled.tv_sec);
+		sqlite3_bind_int64(statement, 6, snap->settled.tv_nsec);
+		sqlite3_bind_int(statement, 7, snap->state);
+		sqlite3_bind_int(statement, 8, snap->read_only);
+		sqlite3_bind_int(statement, 9, snap->on_disk);
 	}
 	return run(store, statement);
 }
@@ -977,8 +1004,11 @@ int store_snaps_each(struct store *store, int (*each)(void *context, const struc
 			.name = name,
 			.instant = {sqlite3_column_int64(statement, 2),
 				    sqlite3_column_int64(statement, 3)},
-			.state = sqlite3_column_int(statement, 4),
-			.read_only = sqlite3_column_int(statement, 5),
+			.settled = {sqlite3_column_int64(statement, 4),
+				    sqlite3_column_int64(statement, 5)},
+			.state = sqlite3_column_int(statement, 6),
+			.read_only = sqlite3_column_int(statement, 7),
+			.on_disk = sqlite3_column_int(statement, 8),
 		};
 
 		result = name ? each(context, &snap) : -ENOMEM;
@@ -989,6 +1019,78 @@ int store_snaps_each(struct store *store, int (*each)(void *context, const struc
 	}
 	sqlite3_reset(statement);
 	return result;
+}
+
+static int hot_run(struct store *store, enum statement which, int64_t object, int64_t item)
+{
+	sqlite3_stmt *statement = prepare(store, which);
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, object);
+		sqlite3_bind_int64(statement, 2, item);
+	}
+	return run(store, statement);
+}
+
+int store_hot_add(struct store *store, int64_t object, int64_t item)
+{
+	return hot_run(store, HOT_ADD, object, item);
+}
+
+int store_hot_remove(struct store *store, int64_t object, int64_t item)
+{
+	return hot_run(store, HOT_REMOVE, object, item);
+}
+
+int store_hot_end(struct store *store, bool crashed)
+{
+	int error = store_begin(store);
+
+	if (error)
+		return error;
+	if (crashed)
+		error = rows_lose(store->rows);
+	if (!error)
+		error = run(store, prepare(store, HOT_CLEAR));
+	if (!error)
+		return store_commit(store);
+	store_rollback(store);
+	return error;
+}
+
+int store_lost_count(struct store *store, int64_t from, uint64_t *count)
+{
+	sqlite3_stmt *statement = prepare(store, LOST_COUNT);
+	int found;
+
+	if (statement)
+		sqlite3_bind_int64(statement, 1, from);
+	found = first(store, statement);
+	if (found <= 0)
+		return found;
+	*count = (uint64_t)sqlite3_column_int64(statement, 0);
+	sqlite3_reset(statement);
+	return 0;
+}
+
+int store_lost_get(struct store *store, int64_t from, uint64_t index, char **path,
+		   struct object *lost)
+{
+	sqlite3_stmt *statement = prepare(store, LOST_GET);
+	int found;
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, from);
+		sqlite3_bind_int64(statement, 2, (int64_t)index);
+	}
+	found = first(store, statement);
+	if (found <= 0)
+		return found;
+	*path = column_text(statement, 0);
+	*lost = (struct object){.id = 0};
+	has_read(lost, sqlite3_column_int64(statement, 1));
+	sqlite3_reset(statement);
+	return *path ? 1 : -ENOMEM;
 }
 
 /* --- Names and extended attributes ------------------------------------------------------------ */
@@ -1611,6 +1713,18 @@ static int store_load(struct store *store, const struct store_options *options, 
 	return found < 0 ? found : missing(store);
 }
 
+/* The log of the rows stays the same file as long as they are open. */
+static int rows_log_open(struct store *store, const char *folder)
+{
+	char *path;
+
+	if (asprintf(&path, "%s/%s-wal", folder, rows_name) < 0)
+		return -ENOMEM;
+	store->log = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	free(path);
+	return store->log < 0 ? -errno : 0;
+}
+
 /* Says why a store cannot be opened. */
 static void open_failed(const struct store *store, const struct store_options *options, int error)
 {
@@ -1627,6 +1741,8 @@ static void open_failed(const struct store *store, const struct store_options *o
 
 static void store_free(struct store *store)
 {
+	if (store->log >= 0)
+		close(store->log);
 	for (int i = 0; i < STATEMENTS; i++)
 		sqlite3_finalize(store->statement[i]);
 	sqlite3_close(store->rows);
@@ -1651,6 +1767,7 @@ int store_open(struct store **out, const struct store_options *options)
 	}
 	store->in_memory = !options->folder;
 	store->quiet = true;
+	store->log = -1;
 	store->limit = options->limit == UINT64_MAX ? UINT64_MAX : options->limit / STORE_BLOCK;
 	heap = options->folder ? heap_open(options->label, options->folder, &made)
 			       : memfd_create("mmapfs-view", MFD_CLOEXEC);
@@ -1674,6 +1791,8 @@ int store_open(struct store **out, const struct store_options *options)
 		made = !has_tables(store);
 	if (!error)
 		error = made ? store_make(store, options) : store_load(store, options, &said);
+	if (!error && options->folder)
+		error = rows_log_open(store, options->folder);
 	if (error) {
 		if (!said)
 			open_failed(store, options, error);
@@ -1721,7 +1840,9 @@ int store_distrust(struct store *store, bool distrust)
 {
 	const char byte = distrust;
 
-	return pwrite(store_descriptor(store), &byte, 1, DISTRUST_PLACE) == 1 ? 0 : -errno;
+	if (pwrite(store_descriptor(store), &byte, 1, DISTRUST_PLACE) != 1)
+		return -errno;
+	return mmapio_sync(store->heap, false);
 }
 
 int store_is_distrusted(struct store *store)
@@ -1746,6 +1867,11 @@ static int note_synced(struct store *store)
 		return store_commit(store);
 	store_rollback(store);
 	return error;
+}
+
+int store_sync_rows(struct store *store)
+{
+	return store->log < 0 || fdatasync(store->log) == 0 ? 0 : -errno;
 }
 
 int store_sync(struct store *store)

@@ -49,6 +49,9 @@ struct object {
 	char *target; /* of a symbolic link; the object's own */
 	int64_t parent; /* of a folder that was made or moved in the view; 0: as in BACKING */
 	bool has_names, has_xattrs, has_blocks; /* there are rows */
+	/* Of a state of the live tree: the system ended while it was being kept, so what no row
+	 * says of its names, or extended attributes, is not known; some blocks are SLOT_LOST. */
+	bool lost_names, lost_xattrs, lost_blocks;
 };
 
 void object_free(struct object *object);
@@ -99,6 +102,12 @@ int store_is_distrusted(struct store *store); /* 1, 0 or negative errno */
 /* Brings all to the disk: heap, then rows. */
 int store_sync(struct store *store);
 
+/*
+ * Brings rows that were committed to the disk, though not the blocks that they name. Needs no turn:
+ * others may use the store meanwhile. 0 or negative errno.
+ */
+int store_sync_rows(struct store *store);
+
 /* Sets object->id. */
 int store_object_add(struct store *store, struct object *object);
 int store_object_set(struct store *store, const struct object *object);
@@ -130,6 +139,26 @@ int store_moving_get(struct store *store, struct store_moving *moving);
 
 /* Any object of layers from one to another; odd: of the odd ones, too. 1 and *id, or 0. */
 int store_object_of_layers(struct store *store, int64_t from, int64_t to, bool odd, int64_t *id);
+/*
+ * What is kept of the live tree at this moment, since it is about to be changed: which item of an
+ * object, a region of its bytes from 0 on, or one of these. Rows that were committed before the one
+ * that takes it back reach the disk before that.
+ */
+#define HOT_NAMES  INT64_C(-1)
+#define HOT_XATTRS INT64_C(-2)
+#define HOT_REGION ((uint64_t)64 * 1024 * 1024) /* bytes */
+int store_hot_add(struct store *store, int64_t object, int64_t item);
+int store_hot_remove(struct store *store, int64_t object, int64_t item);
+/* After the system ended while it was in use: what of that is not kept is lost, and a line says so.
+ * Else nothing of it is. Then there are none any more. */
+int store_hot_end(struct store *store, bool crashed);
+
+/* How many objects of even layers from one on something is lost of; the path of the index-th, to be
+ * freed, and what: 1; 0: there are not so many. */
+int store_lost_count(struct store *store, int64_t from, uint64_t *count);
+int store_lost_get(struct store *store, int64_t from, uint64_t index, char **path,
+		   struct object *lost);
+
 /* Objects without a link: 1 and *id, or 0. */
 int store_object_orphan(struct store *store, int64_t *id);
 
@@ -138,8 +167,10 @@ struct store_snap {
 	uint64_t epoch;
 	const char *name;
 	struct timespec instant;
+	struct timespec settled; /* when no change of before was under way any more */
 	int state;
 	bool read_only;
+	bool on_disk; /* and so is the live tree as it was then, or what was kept of it */
 };
 int store_snap_set(struct store *store, const struct store_snap *snap);
 int store_snap_remove(struct store *store, uint64_t epoch);
@@ -172,10 +203,12 @@ int store_xattrs_each(struct store *store, int64_t object,
 /* How long a file may become by a change: as on ext4 (of blocks of 4 KiB). */
 #define STORE_FILE_MAX ((UINT64_C(1) << 44) - STORE_BLOCK)
 
-/* Where a block lies: base's, zero, or a slot of the heap from SLOT_FIRST on. */
+/* Where a block lies: base's, zero, nobody knows where, or a slot of the heap from SLOT_FIRST on.
+ */
 #define SLOT_BASE  0
 #define SLOT_ZERO  1
-#define SLOT_FIRST 2
+#define SLOT_LOST  2
+#define SLOT_FIRST 3
 
 /* Which slots the blocks of a chunk are in, and their checksums. */
 struct store_chunk {

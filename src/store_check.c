@@ -254,6 +254,7 @@ static const char *const damaged_rows[] = {
 	DAMAGED("name", "folder", NAME_COLUMNS),   DAMAGED("xattr", "object", XATTR_COLUMNS),
 	DAMAGED("chunk", "object", CHUNK_COLUMNS), DAMAGED("free", "0", FREE_COLUMNS),
 	DAMAGED("undo", "object", UNDO_COLUMNS),   DAMAGED("snap", "0", SNAP_COLUMNS),
+	DAMAGED("hot", "object", HOT_COLUMNS),
 };
 
 static void count_table(struct check *check, sqlite3_stmt *statement)

@@ -19,9 +19,11 @@
 #define NAME_COLUMNS	 "folder, name, object"
 #define XATTR_COLUMNS	 "object, name, value"
 #define CHUNK_COLUMNS	 "object, chunk, slots"
-#define SNAP_COLUMNS	 "epoch, name, instant, instant_ns, state, read_only"
-#define FREE_COLUMNS	 "slot, count"
-#define UNDO_COLUMNS	 "id, object, chunk, blocks, slots, size"
+#define SNAP_COLUMNS                                                                               \
+	"epoch, name, instant, instant_ns, settled, settled_ns, state, read_only, on_disk"
+#define HOT_COLUMNS  "object, item"
+#define FREE_COLUMNS "slot, count"
+#define UNDO_COLUMNS "id, object, chunk, blocks, slots, size"
 
 /* Makes row_sum(...) known to SQLite. A result of SQLite's. */
 int rows_init(sqlite3 *rows);
@@ -32,6 +34,20 @@ int rows_init(sqlite3 *rows);
  * is behind that. Says what it has done. 0, or negative errno and what SQLite says.
  */
 int rows_undo(sqlite3 *rows, struct mmapio_file *heap);
+
+/* What is hot (store.h) and not kept becomes lost; says of what. 0, or negative errno and what
+ * SQLite says. Within a transaction. */
+int rows_lose(sqlite3 *rows);
+
+/* Bits of an object's column "has". */
+enum {
+	HAS_NAMES = 1,
+	HAS_XATTRS = 2,
+	HAS_BLOCKS = 4,
+	LOST_NAMES = 8,
+	LOST_XATTRS = 16,
+	LOST_BLOCKS = 32,
+};
 
 /*
  * Blocks of a chunk (a bit for each) as a value of a column: which of them are not SLOT_BASE, in 8

@@ -2,7 +2,9 @@
 /*
  * What a store does after a power cut (store_rows.h). Rows that were not synced may be on the disk
  * while the blocks that they name are not. The rows of "undo" say what a chunk was when all was
- * synced: its slots are not used again before the next sync, so what they hold is there.
+ * synced: its slots are not used again before the next sync, so what they hold is there. Of a state
+ * that the live tree had, what is not there is lost, for the live tree may be another one by now.
+ * So is what was about to be kept, as the rows of "hot" say, and was not.
  */
 #include "store_rows.h"
 
@@ -25,6 +27,7 @@ struct losses {
 	sqlite3 *rows;
 	struct mmapio_file *heap;
 	int64_t object;
+	bool is_past; /* a state of the live tree */
 	struct lost *chunk;
 	size_t count, room;
 	uint64_t end; /* what is behind it has never been synced, and not all of it is there */
@@ -94,7 +97,7 @@ static int chunk_look(struct losses *losses, struct lost *lost, const struct sto
 			continue;
 		lost->blocks |= UINT64_C(1) << i;
 		lost->slots[i] = now->slots[i];
-		if (at + STORE_BLOCK > lost->size) {
+		if (at + STORE_BLOCK > lost->size && !losses->is_past) {
 			uint64_t end = at > lost->size ? at : lost->size;
 
 			losses->end = end < losses->end ? end : losses->end;
@@ -175,6 +178,11 @@ static int block_take_back(struct losses *losses, const struct lost *lost, struc
 	unsigned char block[STORE_BLOCK];
 	int found;
 
+	if (losses->is_past) {
+		now->slots[i] = SLOT_LOST;
+		now->sums[i] = 0;
+		return slot_give(losses->rows, slot, 1);
+	}
 	if (at >= losses->end)
 		return 0; /* it is cut off */
 	if (lost->before.slots[i] >= SLOT_FIRST) {
@@ -300,9 +308,27 @@ static void say(const struct losses *losses)
 	log_line(
 		LOG_WARNING,
 		"store of the view: %s (object %jd): %d blocks that were not synced had not reached "
-		"the disk: they are as they were%s",
-		name ? name : "a file", (intmax_t)losses->object, blocks, end);
+		"the disk: %s%s",
+		name ? name : "a file", (intmax_t)losses->object, blocks,
+		losses->is_past ? "what they were is not known, and reading them fails"
+				: "they are as they were",
+		end);
 	sqlite3_finalize(statement);
+}
+
+/* Sets bits of an object's column "has". */
+static int has_set(sqlite3 *rows, int64_t object, int64_t bits)
+{
+	int error = run(rows,
+			"UPDATE object SET has = has | ?2 WHERE id = ?1"
+			" AND sum = row_sum(" OBJECT_COLUMNS ")",
+			object, bits, NULL);
+
+	if (!error && sqlite3_changes(rows) == 1) /* else it is damaged, and stays so */
+		error = run(rows,
+			    "UPDATE object SET sum = row_sum(" OBJECT_COLUMNS ") WHERE id = ?1",
+			    object, 0, NULL);
+	return error;
 }
 
 /* When all of an object has been looked at. */
@@ -314,6 +340,8 @@ static int object_take_back(struct losses *losses)
 		error = chunk_take_back(losses, &losses->chunk[at]);
 	if (!error && losses->end != UINT64_MAX)
 		error = object_cut(losses);
+	if (!error && losses->is_past && losses->count)
+		error = has_set(losses->rows, losses->object, LOST_BLOCKS);
 	if (!error && losses->count)
 		say(losses);
 	losses->count = 0;
@@ -331,6 +359,7 @@ static int row_look(struct losses *losses, sqlite3_stmt *statement)
 	if (object != losses->object)
 		error = object_take_back(losses);
 	losses->object = object;
+	losses->is_past = sqlite3_column_int(statement, 6);
 	if (error || !chunk_unpack(statement, 4, &lost.before) || !chunk_unpack(statement, 5, &now))
 		return error;
 	lost.number = (uint64_t)sqlite3_column_int64(statement, 1);
@@ -343,11 +372,13 @@ int rows_undo(sqlite3 *rows, struct mmapio_file *heap)
 {
 	/* (What is sorted is read before the first row is had, and may be changed then.) */
 	static const char text[] =
-		"SELECT undo.object, undo.chunk, size, blocks, undo.slots, chunk.slots"
+		"SELECT undo.object, undo.chunk, undo.size, undo.blocks, undo.slots, chunk.slots,"
+		" coalesce((SELECT layer > 0 AND layer % 2 = 0 FROM object WHERE id = undo.object), 0)"
 		" FROM undo JOIN chunk USING (object, chunk)"
-		" WHERE undo.sum = row_sum(id, undo.object, undo.chunk, blocks, undo.slots, size)"
+		" WHERE undo.sum = row_sum(undo.id, undo.object, undo.chunk, undo.blocks,"
+		" undo.slots, undo.size)"
 		" AND chunk.sum = row_sum(chunk.object, chunk.chunk, chunk.slots)"
-		" ORDER BY +undo.object, id";
+		" ORDER BY +undo.object, undo.id";
 	struct losses losses = {.rows = rows, .heap = heap, .end = UINT64_MAX};
 	sqlite3_stmt *statement = NULL;
 	int result = sqlite3_prepare_v2(rows, text, -1, &statement, NULL);
@@ -364,4 +395,82 @@ int rows_undo(sqlite3 *rows, struct mmapio_file *heap)
 		(void)sqlite3_exec(rows, "ROLLBACK", NULL, NULL, NULL);
 	free(losses.chunk);
 	return error;
+}
+
+/* --- Losing ----------------------------------------------------------------------------------- */
+
+/* What of a region's blocks is not kept is lost. */
+static int region_lose(sqlite3 *rows, int64_t object, uint64_t region, uint64_t end)
+{
+	const uint64_t chunks = HOT_REGION / STORE_BLOCK / STORE_CHUNK;
+	const uint64_t blocks = (end + STORE_BLOCK - 1) / STORE_BLOCK;
+	sqlite3_stmt *statement = NULL;
+	int error = sqlite3_prepare_v2(rows,
+				       "SELECT slots FROM chunk WHERE object = ? AND chunk = ?"
+				       " AND sum = row_sum(" CHUNK_COLUMNS ")",
+				       -1, &statement, NULL)
+			    ? -EIO
+			    : 0;
+
+	for (uint64_t number = region * chunks;
+	     number < (region + 1) * chunks && number * STORE_CHUNK < blocks && !error; number++) {
+		struct store_chunk chunk = {.slots = {0}};
+
+		sqlite3_reset(statement);
+		sqlite3_bind_int64(statement, 1, object);
+		sqlite3_bind_int64(statement, 2, (int64_t)number);
+		if (sqlite3_step(statement) == SQLITE_ROW && !chunk_unpack(statement, 0, &chunk))
+			error = -EIO;
+		sqlite3_reset(statement);
+		for (unsigned int i = 0; i < STORE_CHUNK; i++)
+			if (number * STORE_CHUNK + i < blocks && chunk.slots[i] == SLOT_BASE)
+				chunk.slots[i] = SLOT_LOST;
+		if (!error)
+			error = run(rows,
+				    "INSERT OR REPLACE INTO chunk"
+				    " VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))",
+				    object, (int64_t)number, &chunk);
+	}
+	sqlite3_finalize(statement);
+	return error ? error : has_set(rows, object, HAS_BLOCKS | LOST_BLOCKS);
+}
+
+int rows_lose(sqlite3 *rows)
+{
+	/* (What is sorted is read before the first row is had.) */
+	static const char text[] = "SELECT hot.object, item, object.size, object.cut, base_path,"
+				   " hot.sum IS NOT row_sum(hot.object, item)"
+				   " FROM hot JOIN object ON object.id = hot.object"
+				   " ORDER BY +hot.object, +item";
+	sqlite3_stmt *statement = NULL;
+	int result = sqlite3_prepare_v2(rows, text, -1, &statement, NULL), error = 0;
+
+	while (!error && result == SQLITE_OK && (result = sqlite3_step(statement)) == SQLITE_ROW) {
+		const int64_t object = sqlite3_column_int64(statement, 0),
+			      item = sqlite3_column_int64(statement, 1);
+		const uint64_t size = (uint64_t)sqlite3_column_int64(statement, 2),
+			       cut = (uint64_t)sqlite3_column_int64(statement, 3);
+		char what[64] = "names";
+
+		result = SQLITE_OK;
+		if (sqlite3_column_int(statement, 5))
+			error = -EIO;
+		else if (item == HOT_NAMES)
+			error = has_set(rows, object, LOST_NAMES);
+		else if (item == HOT_XATTRS)
+			error = has_set(rows, object, LOST_XATTRS);
+		else
+			error = region_lose(rows, object, (uint64_t)item, cut < size ? cut : size);
+		if (item == HOT_XATTRS)
+			snprintf(what, sizeof(what), "extended attributes");
+		else if (item >= 0)
+			snprintf(what, sizeof(what), "bytes from %ju on",
+				 (uintmax_t)((uint64_t)item * HOT_REGION));
+		log_line(LOG_WARNING,
+			 "%s: was being changed when the system ended: its %s, as far as they were "
+			 "not kept, are lost in the views made before",
+			 sqlite3_column_text(statement, 4), what);
+	}
+	sqlite3_finalize(statement);
+	return error ? error : result == SQLITE_DONE ? 0 : -EIO;
 }

@@ -448,13 +448,93 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
+static bool is_later(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
+}
+
+/*
+ * The trip wire of a point-in-time view: ctime, which nobody can set. Of what was changed since a
+ * view was made there is a state of its epoch or of a later one: so what comes after the states of
+ * before that view, from epoch on, has no later ctime than the view.
+ */
+static bool is_tripped(const struct node *node, uint64_t epoch, const struct timespec *ctime)
+{
+	const struct snapshot *snapshot = snapshot_of(node);
+
+	while (snapshot && (snapshot->epoch < epoch || snapshot->state != SNAPSHOT_WHOLE))
+		snapshot = snapshot->newer;
+	return snapshot && is_later(ctime, &snapshot->settled);
+}
+
+static int check_ctime(struct view *view, struct node *node, uint64_t epoch,
+		       const struct timespec *ctime)
+{
+	char *path;
+
+	if (!is_tripped(node, epoch, ctime))
+		return 0;
+	if (!atomic_exchange(&node->tripped, true)) {
+		path = base_path(view, view_base(node));
+		log_line(
+			LOG_ERR,
+			"%s: was changed after a view of it was made, behind the mount or just before "
+			"the system ended: the view cannot show it",
+			path ? path : "?");
+		free(path);
+	}
+	return -EIO;
+}
+
+/* Whether nothing but an anchor is left of a file: no view that was made since has it, and what is
+ * done to it by who has it open is no change behind those before. */
+static bool is_nameless(struct view *view, const struct node *base, struct stat *st)
+{
+	const struct own *last = base->past;
+	const int anchors = view->snapshots->anchors;
+
+	if (!last || last->is_last)
+		return last;
+	node_hide_link(base, st);
+	return st->st_nlink == 0 || (st->st_nlink == 1 && anchors >= 0 &&
+				     faccessat(anchors, anchor_name(last->object.id).text, F_OK,
+					       AT_SYMLINK_NOFOLLOW) == 0);
+}
+
+/* (What is gone is said by who looks for it.) */
+static int check_live(struct view *view, struct node *node)
+{
+	uint64_t epoch = snapshot_of(node)->epoch;
+	int descriptor, error = 0;
+	struct stat st;
+
+	if (!node->parent)
+		return 0;
+	for (const struct own *past = past_state(node); past && !error; past = past->newer) {
+		error = check_ctime(view, node, epoch, &past->object.ctime);
+		epoch = (uint64_t)past->object.layer / 2 + 1;
+	}
+	if (error)
+		return error;
+	descriptor = view_base_descriptor(view, node);
+	if (descriptor < 0)
+		return descriptor == -ENFILE ? descriptor : 0;
+	if (fstat(descriptor, &st) == 0 && is_tripped(node, epoch, &st.st_ctim) &&
+	    !is_nameless(view, node->parent, &st))
+		error = check_ctime(view, node, epoch, &st.st_ctim);
+	view_base_descriptor_put(view, node);
+	return error;
+}
+
 int view_check_base(struct view *view, struct node *node)
 {
 	struct own *own = node->own;
 	struct stat st;
 	int descriptor, error;
 
-	if (!own || node_is_of_view(node) || view_is_made(node) || S_ISDIR(node->type))
+	if (node_is_of_view(node))
+		return check_live(view, node);
+	if (!own || view_is_made(node) || S_ISDIR(node->type))
 		return 0;
 	descriptor = view_base_descriptor(view, node);
 	if (descriptor < 0 && descriptor != -ESTALE)
@@ -492,9 +572,15 @@ int view_stat_locked(struct view *view, struct node *node, struct stat *st)
 			st->st_ino = view_number(node, backing_number(base->device, st->st_ino));
 		if (!error)
 			node_hide_link(base, st);
-		return error;
+		return error || !node_is_of_view(node) ? error
+						       : check_ctime(view, node, 0, &st->st_ctim);
 	}
 	object = &state->object;
+	if (state != node->own) {
+		error = check_ctime(view, node, 0, &object->ctime);
+		if (error)
+			return error;
+	}
 	*st = (struct stat){
 		.st_ino = state == node->own ? object->ino : view_number(node, object->ino),
 		.st_mode = object->mode,
@@ -734,9 +820,12 @@ static int name_find_locked(struct view *view, struct node *folder, const struct
 {
 	int found = 0;
 
-	for (; state && !found; state = view_state_next(folder, state))
+	for (; state && !found; state = view_state_next(folder, state)) {
 		if (state->object.has_names)
 			found = store_name_get(view->store, state->object.id, name, object);
+		if (!found && state->object.lost_names)
+			found = -EIO;
+	}
 	return found;
 }
 
@@ -754,7 +843,9 @@ int view_child_locked(struct view *view, struct node *folder, const char *name, 
 		return object ? view_object_locked(view, folder, object, node) : -ENOENT;
 	if (view_is_made(folder) || snapshot_hides(view, view_base(folder), name))
 		return -ENOENT;
-	found = base_child_locked(view, folder, name, node);
+	found = view->snapshots ? view_check_base(view, folder) : 0;
+	if (!found)
+		found = base_child_locked(view, folder, name, node);
 	return view_is_gone(folder, found) ? -ENOENT : found;
 }
 
@@ -764,6 +855,8 @@ int view_base_has_locked(struct view *view, struct node *folder, const char *nam
 	int64_t object;
 	int fd, found = name_find_locked(view, folder, view_state_next(folder, own), name, &object);
 
+	if (!found && view->snapshots)
+		found = view_check_base(view, folder);
 	if (found)
 		return found < 0 ? found : object != 0;
 	fd = view_is_made(folder) || snapshot_hides(view, view_base(folder), name)
@@ -776,14 +869,6 @@ int view_base_has_locked(struct view *view, struct node *folder, const char *nam
 }
 
 /* --- Syncing ---------------------------------------------------------------------------------- */
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 static void sync_failed(struct view *view, int error)
 {
@@ -798,9 +883,13 @@ static int sync_locked(struct view *view)
 {
 	int error = store_sync(view->store);
 
-	view->bytes = view->writes = view->due = 0;
+	view->bytes = view->writes = 0;
+	if (!view->snapshots || !view->snapshots->hot) /* else a checkpoint is due all the same */
+		view->due = 0;
 	if (error)
 		sync_failed(view, error);
+	else if (view->snapshots)
+		atomic_store(&view->snapshots->log_synced, view->snapshots->log_written);
 	return view->sync_error;
 }
 
@@ -815,6 +904,7 @@ int view_sync(struct view *view)
 
 	/* Most of it, without the lock; what fails will fail again. */
 	(void)!mmapio_sync(store_heap(view->store), false);
+	(void)!store_sync_rows(view->store);
 	pthread_mutex_lock(&view->lock);
 	error = sync_locked(view);
 	pthread_mutex_unlock(&view->lock);
@@ -848,7 +938,7 @@ int view_changed(struct view *view, uint64_t bytes)
 		return policy->always ? error : 0; /* fsync(2) tells it */
 	}
 	if (policy->delay_ns && !view->due) {
-		view->due = now_ns() + policy->delay_ns;
+		view->due = monotonic_now() + policy->delay_ns;
 		pthread_cond_signal(&view->changed);
 	}
 	return 0;
@@ -868,6 +958,7 @@ int view_object_end(struct view *view, struct node *node, const struct object *o
 static void *flush_when_due(void *argument)
 {
 	struct view *view = argument;
+	bool hot;
 
 	pthread_mutex_lock(&view->lock);
 	while (!view->stop) {
@@ -878,14 +969,17 @@ static void *flush_when_due(void *argument)
 			pthread_cond_wait(&view->changed, &view->lock);
 			continue;
 		}
-		if (now_ns() < view->due) {
+		if (monotonic_now() < view->due) {
 			pthread_cond_timedwait(&view->changed, &view->lock, &due);
 			continue;
 		}
 		view->due = 0;
+		hot = view->snapshots && hot_cool_locked(view);
 		pthread_mutex_unlock(&view->lock);
 		(void)!view_sync(view); /* it says what has failed */
 		pthread_mutex_lock(&view->lock);
+		if (hot && !view->due)
+			view->due = monotonic_now() + view->options.policy.delay_ns;
 	}
 	pthread_mutex_unlock(&view->lock);
 	return NULL;
@@ -1044,7 +1138,7 @@ static int snapshots_open(struct view *view, int folder)
 		error = snapshots_load_locked(view, crashed);
 	if (!error) {
 		anchors_open_locked(view, folder);
-		anchors_load_locked(view);
+		anchors_load_locked(view, crashed);
 		view->fs->nodes.root->anchored =
 			view->options.hidden; /* a folder, that is not shown */
 	}
@@ -1095,6 +1189,8 @@ static int snapshots_find(struct view *view)
 	return error;
 }
 
+#define CHECKPOINT_NS UINT64_C(1000000000)
+
 int view_open(struct view **out, struct fs *fs, const struct view_options *options)
 {
 	struct view *view = calloc(1, sizeof(*view));
@@ -1113,6 +1209,10 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 	}
 	view->fs = fs;
 	view->options = *options;
+	/* A checkpoint, a second after a change: what is kept is in doubt no longer. */
+	if (options->snapshots &&
+	    (!options->policy.delay_ns || options->policy.delay_ns > CHECKPOINT_NS))
+		view->options.policy.delay_ns = CHECKPOINT_NS;
 	pthread_mutex_init(&view->lock, NULL);
 	pthread_condattr_init(&monotonic);
 	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -1144,7 +1244,9 @@ int view_close(struct view *view)
 		return 0;
 	snapshots_stop(view);
 	flusher_stop(view);
-	if (view->snapshots && view->store)
+	/* What is not on the disk by now may never be, and then it is as if the system had ended.
+	 */
+	if (view->snapshots && view->store && snapshots_settle(view) == 0)
 		(void)store_boot_set(view->store, "", &crashed);
 	error = store_close(view->store);
 	if (!error)

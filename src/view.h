@@ -152,8 +152,10 @@ int view_stat(struct view *view, struct node *node, struct stat *st);
 int view_own(struct view *view, struct node *node);
 
 /*
- * Whether BACKING's object is what it was when the view's state was made of it: else nothing of it
- * may be shown. 0; -ESTALE, and the log says so once.
+ * Whether BACKING's object is what it was when the view's state was made of it; of a point-in-time
+ * view: whether the live tree's, if nothing of it was kept, has no later ctime than the view. Else
+ * nothing of it may be shown. 0; -ESTALE or, of a point-in-time view, -EIO, and the log says so
+ * once.
  */
 int view_check_base(struct view *view, struct node *node);
 

@@ -186,10 +186,13 @@ ssize_t view_xattr_locked(struct view *view, struct node *node, const char *name
 
 	*value = NULL;
 	for (const struct own *state = view_state(node); state && !result;
-	     state = view_state_next(node, state))
+	     state = view_state_next(node, state)) {
 		if (state->object.has_xattrs)
 			result = store_xattr_get(view->store, state->object.id, name, value,
 						 &length);
+		if (!result && state->object.lost_xattrs)
+			result = -EIO;
+	}
 	if (result < 0)
 		return result;
 	if (result)
@@ -423,7 +426,9 @@ static int list_locked(struct view *view, struct node *node, struct names *names
 
 	for (const struct own *state = view_state(node); state && !error;
 	     state = view_state_next(node, state))
-		error = store_xattrs_each(view->store, state->object.id, names_add, names);
+		error = state->object.lost_xattrs ? -EIO
+						  : store_xattrs_each(view->store, state->object.id,
+								      names_add, names);
 	if (error || view_is_made(node))
 		return error;
 	error = view_check_base(view, node);

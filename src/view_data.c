@@ -61,7 +61,7 @@ static uint64_t base_end(const struct own *own)
 
 /* --- Pieces ----------------------------------------------------------------------------------- */
 
-enum piece_kind { PIECE_BASE, PIECE_ZERO, PIECE_HEAP };
+enum piece_kind { PIECE_BASE, PIECE_ZERO, PIECE_HEAP, PIECE_LOST };
 
 struct piece {
 	enum piece_kind kind;
@@ -73,6 +73,7 @@ struct piece {
 static enum piece_kind kind_of(uint64_t slot, uint64_t offset, uint64_t end_of_base)
 {
 	return slot >= SLOT_FIRST			   ? PIECE_HEAP
+	       : slot == SLOT_LOST			   ? PIECE_LOST
 	       : slot == SLOT_BASE && offset < end_of_base ? PIECE_BASE
 							   : PIECE_ZERO;
 }
@@ -239,6 +240,8 @@ static int own_read(struct view *view, struct node *node, uint64_t offset, void 
 
 		if (piece.kind == PIECE_ZERO)
 			memset(to, 0, part);
+		else if (piece.kind == PIECE_LOST)
+			error = -EIO;
 		else if (piece.kind == PIECE_BASE)
 			error = base_read(view, node, offset, to, part);
 		else
@@ -324,6 +327,8 @@ static int reading_begin(struct view *view, struct node *node, uint64_t offset, 
 		*piece = piece_at(node, at, end);
 		if (piece->kind == PIECE_ZERO && piece->length > sizeof(zeros))
 			piece->length = sizeof(zeros);
+		if (piece->kind == PIECE_LOST) /* which a line has said when it was mounted */
+			return -EIO;
 		if (piece->kind == PIECE_BASE) {
 			base_from = at < base_from ? at : base_from;
 			base_to = at + piece->length;
@@ -1151,7 +1156,8 @@ static off_t seek_held(struct view *view, struct node *node, uint64_t offset, bo
 	while (offset < size) {
 		const struct piece piece = piece_at(node, offset, size);
 
-		if (piece.kind == (hole ? PIECE_ZERO : PIECE_HEAP))
+		if (piece.kind == (hole ? PIECE_ZERO : PIECE_HEAP) ||
+		    (!hole && piece.kind == PIECE_LOST))
 			return (off_t)offset;
 		if (piece.kind == PIECE_BASE) {
 			error = view_check_base(view, node);

@@ -147,11 +147,17 @@ static int listing_collect_locked(struct view *view, struct node *folder, struct
 	int error = 0;
 
 	for (const struct own *state = view_state(folder); state && !error;
-	     state = view_state_next(folder, state))
-		if (state->object.has_names)
+	     state = view_state_next(folder, state)) {
+		if (state->object.lost_names)
+			error = -EIO;
+		else if (state->object.has_names)
 			error = store_names_each(view->store, state->object.id, add_own, listing);
-	if (!error && !view_is_made(folder))
-		error = add_base(view, folder, listing);
+	}
+	if (!error && !view_is_made(folder)) {
+		error = view->snapshots ? view_check_base(view, folder) : 0;
+		if (!error)
+			error = add_base(view, folder, listing);
+	}
 	return view_is_gone(folder, error) ? 0 : error;
 }
 

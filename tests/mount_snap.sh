@@ -136,6 +136,47 @@ rmdir "$mnt/.snap"/*
 all_is_removed
 mount_start
 
+# Dropping a view takes back what it alone held, which no other sees
+echo linked >"$mnt/a"
+ln "$mnt/a" "$mnt/b"
+mkdir "$mnt/.snap/old"
+rm "$mnt/a"
+mkdir "$mnt/.snap/young"
+was=$(stat -c '%h %s %Z %z' "$mnt/.snap/young/b")
+rmdir "$mnt/.snap/old"
+for try in {1..50}; do
+	[ -n "$(ls "$backing/.mmapfs/anchors")" ] || break
+	sleep 0.1
+done
+assert_equal "" "$(ls "$backing/.mmapfs/anchors")" "anchors of a view that was dropped"
+assert_equal linked "$(cat "$mnt/.snap/young/b")" "a file that a view that was dropped had held"
+assert_equal "$was" "$(stat -c '%h %s %Z %z' "$mnt/.snap/young/b")" "its attributes"
+rmdir "$mnt/.snap/young"
+
+# Changed behind the mount: not shown, and said, where ctime tells
+echo one >"$mnt/seen"
+echo two >"$mnt/unseen"
+mkdir "$mnt/folder.behind"
+echo x >"$mnt/folder.behind/x"
+mkdir "$mnt/.snap/view"
+sleep 0.05
+echo behind >"$backing/seen"
+mv "$backing/folder.behind/x" "$backing/folder.behind/y"
+for path in seen folder.behind/x folder.behind; do
+	! cat "$mnt/.snap/view/$path" >/dev/null 2>"$work/error" || fail "$path: was changed behind the mount, and is shown"
+	grep -q 'Input/output error' "$work/error" || fail "$path: $(cat "$work/error")"
+done
+! ls "$mnt/.snap/view/folder.behind" 2>/dev/null || fail "a folder that was changed behind the mount is listed"
+assert_equal two "$(cat "$mnt/.snap/view/unseen")" "what was not changed"
+grep -q '/seen: was changed after a view of it was made, behind the mount' "$log" || fail "$(cat "$log")"
+# Through it after that: it stays so in the view, and is right in the next one
+echo live >"$mnt/seen"
+! cat "$mnt/.snap/view/seen" >/dev/null 2>&1 || fail "changed behind the mount, and shown after a live write"
+mkdir "$mnt/.snap/next"
+echo again >"$mnt/seen"
+assert_equal live "$(cat "$mnt/.snap/next/seen")" "in the next view"
+rmdir "$mnt/.snap/view" "$mnt/.snap/next"
+
 # To be read
 (umask 222 && mkdir "$mnt/.snap/read")
 ! (echo x >"$mnt/.snap/read/file") 2>"$work/error" || fail "written"
