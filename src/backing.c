@@ -137,6 +137,16 @@ static bool is_own(struct backing *backing, int descriptor)
 		makedev(stx.stx_dev_major, stx.stx_dev_minor) == backing->own_device);
 }
 
+bool backing_is_claimed(const char *path)
+{
+	const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const bool claimed = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+
+	if (fd >= 0)
+		close(fd);
+	return claimed;
+}
+
 int backing_claim(struct backing *backing, bool alone)
 {
 	if (backing->claim < 0)

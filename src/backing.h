@@ -78,6 +78,8 @@ void backing_close(struct backing *backing);
  * Among all mounts of the folder that may write: that there is one; or that there is no other, nor
  * will be one as long as this lasts. 0, -EWOULDBLOCK, or another negative errno.
  */
+/* Whether another mount has a folder for itself alone. */
+bool backing_is_claimed(const char *path);
 int backing_claim(struct backing *backing, bool alone);
 
 /* Runs the flushers to their end and frees them. No file is opened after that. */

@@ -382,9 +382,49 @@ static int start_view(struct fs *fs, const struct options *options, const char *
 
 #define SNAPSHOTS_FOLDER ".mmapfs"
 
-/* Point-in-time views of the live tree: those that are there, and those to come. */
+static bool is_read_only(const char *folder)
+{
+	struct statvfs st;
+
+	return statvfs(folder, &st) == 0 && (st.f_flag & ST_RDONLY);
+}
+
+/* -o nosnap: what is changed now is not kept for views that are there. 0, or -1 when a line has
+ * said why not. */
+static int give_up_views(const struct options *options, const char *folder)
+{
+	int error = store_is_there(folder);
+
+	if (error < 0)
+		log_line(LOG_ERR, "%s: %s", folder, strerror(-error));
+	if (error <= 0)
+		return error;
+	if (!options->nosnap_how) {
+		log_line(LOG_ERR,
+			 "%s: there are point-in-time views, which would not be told of changes; "
+			 "nosnap=force if they need not last",
+			 folder);
+		return -1;
+	}
+	error = options->read_only ? 0 : store_distrust_folder(folder);
+	if (error && error != -EROFS) {
+		log_line(LOG_ERR,
+			 "%s: that the point-in-time views in it do not last could not be noted "
+			 "there (%s); remove it, or mount read-only",
+			 folder,
+			 error == -EINVAL ? "it is damaged, or of another version"
+					  : strerror(-error));
+		return -1;
+	}
+	if (!options->read_only)
+		log_line(LOG_WARNING, "%s: the point-in-time views in it are given up", folder);
+	return 0;
+}
+
+/* Point-in-time views of the live tree: those that are there, and those to come. joins: they are
+ * another mount's. */
 static int start_snapshots(struct fs *fs, const struct options *options, const char *source,
-			   const char *folder, bool is_covered)
+			   const char *folder, bool is_covered, bool joins)
 {
 	struct view_options view = {
 		.folder = folder,
@@ -397,16 +437,14 @@ static int start_snapshots(struct fs *fs, const struct options *options, const c
 	};
 	int fd;
 
-	if (options->cow)
+	if (options->cow || joins)
 		return 0;
-	if (options->nosnap) {
-		if (!store_is_there(folder) || options->nosnap_how)
-			return 0;
-		log_line(LOG_ERR,
-			 "%s: there are point-in-time views, which would not be told of changes; "
-			 "nosnap=force if they need not last",
-			 folder);
-		return -1;
+	if (options->nosnap)
+		return give_up_views(options, folder);
+	if (is_read_only(folder) && store_is_there(folder) == 1) {
+		log_line(LOG_WARNING,
+			 "%s: is read only: the point-in-time views in it cannot be used", folder);
+		return 0;
 	}
 	fd = openat(fs->backing.root, options->snapname, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd >= 0) {
@@ -419,17 +457,24 @@ static int start_snapshots(struct fs *fs, const struct options *options, const c
 	return view_open(&fs->view, fs, &view);
 }
 
-/* Who changes BACKING is not to do so behind another mount's views. 0, or -1 when a line has said
- * so. */
-static int claim(struct fs *fs, const struct options *options, const char *source)
+/* Who changes BACKING is not to do so behind another mount's views; who does not may (joins). 0, or
+ * -1 when a line has said so. */
+static int claim(struct fs *fs, const struct options *options, const char *source, bool joins)
 {
-	int error = options->cow || options->nosnap_how ? 0 : backing_claim(&fs->backing, false);
+	int error = options->cow || joins ? 0 : backing_claim(&fs->backing, false);
 
+	if (joins) {
+		log_line(LOG_NOTICE,
+			 "%s: is in use by another mount, which has point-in-time views: this one "
+			 "has none, and is read only",
+			 source);
+		return 0;
+	}
 	if (error)
 		log_line(LOG_ERR, "%s: %s", source,
 			 error == -EWOULDBLOCK
 				 ? "is in use by another mount, which has point-in-time "
-				   "views; use that one"
+				   "views; use that one, or mount read-only"
 				 : strerror(-error));
 	return error ? -1 : 0;
 }
@@ -454,7 +499,7 @@ static int start_threads(struct fs *fs, const struct options *options)
 }
 
 /* What the options say of our mount holds for the one that we have of BACKING. */
-static struct backing_attributes backing_attributes(const struct options *options)
+static struct backing_attributes backing_attributes(const struct options *options, bool joins)
 {
 	struct backing_attributes attributes = {0};
 
@@ -469,6 +514,8 @@ static struct backing_attributes backing_attributes(const struct options *option
 		attributes.set = (attributes.set & ~MOUNT_ATTR__ATIME) | MOUNT_ATTR_NOATIME;
 		attributes.clear = MOUNT_ATTR__ATIME;
 	}
+	if (joins) /* then not */
+		attributes.set |= MOUNT_ATTR_RDONLY;
 	return attributes;
 }
 
@@ -477,7 +524,8 @@ static int run(struct options *options, int ready)
 {
 	struct fs *fs = calloc(1, sizeof(*fs));
 	const struct limits limits = find_limits(options);
-	const struct backing_attributes attributes = backing_attributes(options);
+	const bool joins = options->read_only && backing_is_claimed(options->backing);
+	const struct backing_attributes attributes = backing_attributes(options, joins);
 	char *source = NULL, *mountpoint = NULL, *folder = NULL, *snapshots = NULL;
 	int status = EXIT_FAILURE, error, flushed, kept;
 	struct stat st, point;
@@ -534,8 +582,9 @@ static int run(struct options *options, int ready)
 	error = start_threads(fs, options);
 	if (error)
 		log_line(LOG_ERR, "no threads: %s", strerror(-error));
-	else if (claim(fs, options, source) == 0 && start_view(fs, options, source, folder) == 0 &&
-		 start_snapshots(fs, options, source, snapshots, is_covered) == 0 &&
+	else if (claim(fs, options, source, joins) == 0 &&
+		 start_view(fs, options, source, folder) == 0 &&
+		 start_snapshots(fs, options, source, snapshots, is_covered, joins) == 0 &&
 		 serve(fs, options, source, mountpoint) == 0)
 		status = EXIT_SUCCESS;
 

@@ -74,6 +74,7 @@ static int entry_of(struct view *view, const char *name, struct fuse_entry_param
 		if (!error)
 			error = view_entry_locked(view, root, entry);
 		if (error == -EIO) { /* what cannot be read can be dropped */
+			*entry = (struct fuse_entry_param){.ino = root->id};
 			entry->attr = (struct stat){.st_ino = root->id,
 						    .st_mode = S_IFDIR,
 						    .st_nlink = 2,

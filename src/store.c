@@ -294,13 +294,18 @@ static int error_of(struct store *store, int result)
 	case SQLITE_PERM:
 		return -EROFS;
 	case SQLITE_IOERR:
+		if (sqlite3_extended_errcode(store->rows) == SQLITE_IOERR_DATA)
+			store->damaged = true;
 		if (sqlite3_system_errno(store->rows) == ENOSPC ||
 		    sqlite3_system_errno(store->rows) == EDQUOT)
 			return -ENOSPC;
 		/* fall through */
 	default:
 		if (!store->quiet)
-			log_line(LOG_ERR, "store of the view: %s", sqlite3_errmsg(store->rows));
+			log_line(LOG_ERR, "store of the view: %s",
+				 sqlite3_extended_errcode(store->rows) == SQLITE_IOERR_DATA
+					 ? "a page of its rows is damaged"
+					 : sqlite3_errmsg(store->rows));
 		return -EIO;
 	}
 }
@@ -1050,6 +1055,9 @@ int store_hot_end(struct store *store, bool crashed)
 		return error;
 	if (crashed)
 		error = rows_lose(store->rows);
+	if (error == -EIO)
+		log_line(LOG_ERR, "store of the view: what was being kept when the system ended "
+				  "cannot be read: its rows are damaged");
 	if (!error)
 		error = run(store, prepare(store, HOT_CLEAR));
 	if (!error)
@@ -1460,7 +1468,7 @@ static int frames_told(void *context, sqlite3 *rows, const char *name, int frame
 static int rows_open(struct store *store, const struct store_options *options, bool made)
 {
 	char *path = NULL;
-	int result, fd;
+	int result, flags, fd;
 
 	if (options->folder && asprintf(&path, "%s/%s", options->folder, rows_name) < 0)
 		return -ENOMEM;
@@ -1470,10 +1478,9 @@ static int rows_open(struct store *store, const struct store_options *options, b
 		if (fd >= 0)
 			close(fd);
 	}
-	result = sqlite3_open_v2(path ? path : ":memory:", &store->rows,
-				 SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX |
-					 (made ? SQLITE_OPEN_CREATE : 0),
-				 NULL);
+	flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | (made ? SQLITE_OPEN_CREATE : 0);
+	result = path ? rows_open_file(&store->rows, path, flags)
+		      : sqlite3_open_v2(":memory:", &store->rows, flags, NULL);
 	free(path);
 	if (result == SQLITE_OK)
 		result = sqlite3_exec(store->rows,
@@ -1733,10 +1740,10 @@ static void open_failed(const struct store *store, const struct store_options *o
 			     error != -ENOSPC;
 
 	log_line(LOG_ERR, "%s%s: %s%s", options->label, options->folder ? options->folder : "",
-		 by_rows ? "its rows cannot be read: " : "",
-		 by_rows	  ? sqlite3_errmsg(store->rows)
-		 : store->damaged ? "its rows are damaged"
-				  : strerror(-error));
+		 by_rows && !store->damaged ? "its rows cannot be read: " : "",
+		 store->damaged ? "its rows are damaged"
+		 : by_rows	? sqlite3_errmsg(store->rows)
+				: strerror(-error));
 }
 
 static void store_free(struct store *store)
@@ -1850,6 +1857,29 @@ int store_is_distrusted(struct store *store)
 	char byte = 0;
 
 	return pread(store_descriptor(store), &byte, 1, DISTRUST_PLACE) < 0 ? -errno : byte != 0;
+}
+
+int store_distrust_folder(const char *folder)
+{
+	static const char byte = 1;
+	char magic[sizeof(heap_magic)], *path;
+	int heap, error = 0;
+
+	if (asprintf(&path, "%s/%s", folder, heap_name) < 0)
+		return -ENOMEM;
+	heap = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	free(path);
+	if (heap < 0)
+		return -errno;
+	if (flock(heap, LOCK_EX | LOCK_NB))
+		error = -EBUSY;
+	else if (pread(heap, magic, sizeof(magic), 0) != sizeof(magic) ||
+		 memcmp(magic, heap_magic, sizeof(magic)) != 0)
+		error = -EINVAL;
+	else if (pwrite(heap, &byte, 1, DISTRUST_PLACE) != 1 || fdatasync(heap))
+		error = -errno;
+	close(heap);
+	return error;
 }
 
 static int note_synced(struct store *store)

@@ -77,8 +77,8 @@ int store_close(struct store *store);
  */
 int store_check(const char *folder);
 
-/* Whether there is one in the folder. */
-bool store_is_there(const char *folder);
+/* Whether there is one in the folder. 1, 0, or negative errno: that cannot be told. */
+int store_is_there(const char *folder);
 
 /*
  * What follows returns 0, or what else it says, or a negative errno: -ENOSPC, -EIO (damage, too),
@@ -98,6 +98,9 @@ int store_boot_set(struct store *store, const char *boot, bool *crashed);
  */
 int store_distrust(struct store *store, bool distrust);
 int store_is_distrusted(struct store *store); /* 1, 0 or negative errno */
+/* Of one in a folder, that nobody has open. 0 or negative errno: -EBUSY, -EINVAL (it is none, or
+ * none of this version). */
+int store_distrust_folder(const char *folder);
 
 /* Brings all to the disk: heap, then rows. */
 int store_sync(struct store *store);

@@ -57,7 +57,10 @@ static void failed(struct check *check, int result)
 		check->unknown = true;
 		break;
 	default:
-		found(check, "rows: %s", sqlite3_errmsg(check->rows));
+		found(check, "rows: %s",
+		      sqlite3_extended_errcode(check->rows) == SQLITE_IOERR_DATA
+			      ? "a page is damaged"
+			      : sqlite3_errmsg(check->rows));
 	}
 }
 
@@ -298,17 +301,29 @@ static void check_rows(struct check *check)
 		check->leaked += check->owners[slot] == OWNER_NONE;
 }
 
-bool store_is_there(const char *folder)
+/* 1: it is there, and not empty; 0, or negative errno. */
+static int is_file(const char *folder, const char *name)
 {
-	char *heap = NULL, *rows = NULL;
 	struct stat st;
-	/* (One that was killed in the making has nothing to lose.) */
-	bool there = asprintf(&heap, "%s/heap", folder) >= 0 && stat(heap, &st) == 0 &&
-		     asprintf(&rows, "%s/rows", folder) >= 0 && stat(rows, &st) == 0 && st.st_size;
+	char *path;
+	int found;
 
-	free(rows);
-	free(heap);
-	return there;
+	if (asprintf(&path, "%s/%s", folder, name) < 0)
+		return -ENOMEM;
+	if (stat(path, &st) == 0)
+		found = st.st_size > 0;
+	else
+		found = errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+	free(path);
+	return found;
+}
+
+int store_is_there(const char *folder)
+{
+	const int heap = is_file(folder, "heap");
+
+	/* (One that was killed in the making has nothing to lose.) */
+	return heap == 1 ? is_file(folder, "rows") : heap;
 }
 
 int store_check(const char *folder)
@@ -329,7 +344,7 @@ int store_check(const char *folder)
 		fprintf(stderr, "mmapfs: %s: is in use; unmount its view first\n", folder);
 		goto out;
 	}
-	result = sqlite3_open_v2(rows, &check.rows, SQLITE_OPEN_READWRITE, NULL);
+	result = rows_open_file(&check.rows, rows, SQLITE_OPEN_READWRITE);
 	if (!result)
 		result = rows_init(check.rows);
 	if (result)

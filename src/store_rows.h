@@ -25,6 +25,11 @@
 #define FREE_COLUMNS "slot, count"
 #define UNDO_COLUMNS "id, object, chunk, blocks, slots, size"
 
+/* Opens the file of the rows, each page of which has a checksum: SQLITE_IOERR_DATA is that it has
+ * another one. A result of SQLite's; *rows is to be closed whatever it is. */
+#define PAGES_VFS "mmapfs-pages"
+int rows_open_file(sqlite3 **rows, const char *path, int flags);
+
 /* Makes row_sum(...) known to SQLite. A result of SQLite's. */
 int rows_init(sqlite3 *rows);
 

@@ -1042,20 +1042,22 @@ static int open_store(struct view *view)
 	int error;
 
 	backing_mark(&view->fs->backing, &mark);
-	error = store_open(&view->store,
-			   &(struct store_options){
-				   .label = options->snapshots ? "point-in-time views, "
-					    : options->folder  ? "-o cow="
-							       : "-o cow",
-				   .folder = options->folder,
-				   .limit = options->limit,
-				   .backing = &backing,
-				   .mark = &mark,
-				   .backing_path = options->backing_path,
-			   });
+	error = store_open(
+		&view->store,
+		&(struct store_options){
+			.label = options->snapshots
+					 ? "point-in-time views (nosnap=force gives them up), "
+				 : options->folder ? "-o cow="
+						   : "-o cow",
+			.folder = options->folder,
+			.limit = options->limit,
+			.backing = &backing,
+			.mark = &mark,
+			.backing_path = options->backing_path,
+		});
 	if (!error) {
 		error = remove_orphans(view);
-		if (error)
+		if (error && error != -EIO) /* which the store has said */
 			log_line(LOG_ERR, "store of the view: %s", strerror(-error));
 	}
 	if (!error)
@@ -1142,7 +1144,7 @@ static int snapshots_open(struct view *view, int folder)
 		view->fs->nodes.root->anchored =
 			view->options.hidden; /* a folder, that is not shown */
 	}
-	if (error)
+	if (error && error != -EIO) /* which the store has said */
 		log_line(LOG_ERR, "store of the views: %s", strerror(-error));
 	return error;
 }
@@ -1175,9 +1177,10 @@ static int snapshots_find(struct view *view)
 {
 	int folder, error;
 
-	if (!store_is_there(view->options.folder))
+	error = store_is_there(view->options.folder);
+	if (error == 0)
 		return 0;
-	folder = snapshots_folder(view, false);
+	folder = error < 0 ? error : snapshots_folder(view, false);
 	if (folder < 0) {
 		log_line(LOG_ERR, "%s: %s", view->options.folder, strerror(-folder));
 		return folder;
@@ -1201,7 +1204,8 @@ int view_open(struct view **out, struct fs *fs, const struct view_options *optio
 		log_line(LOG_ERR, "no memory for the view");
 		return -ENOMEM;
 	}
-	if (options->check && store_is_there(options->folder) && store_check(options->folder)) {
+	if (options->check && store_is_there(options->folder) == 1 &&
+	    store_check(options->folder)) {
 		log_line(LOG_ERR, "-o cow=%s: is not whole, and -o cow_check was given",
 			 options->folder);
 		free(view);

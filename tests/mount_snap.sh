@@ -211,12 +211,36 @@ rmdir "$backing/.snap"
 refused nosnap 'point-in-time views'
 mount_start nosnap=force
 assert_equal file "$(ls "$mnt")" "what is listed with nosnap=force"
+grep -q 'the point-in-time views in it are given up' "$log" || fail "$(cat "$log")"
+mount_stop
+mount_start snapname=views
+! cat "$mnt/views/one/file" 2>/dev/null || fail "views are believed after nosnap=force"
+mkdir "$mnt/views/two"
+assert_equal live "$(cat "$mnt/views/two/file")" "a view made after nosnap=force"
+rmdir "$mnt/views/two"
 mount_stop
 mkdir "$work/other"
 mount_start
 ! timeout 20 "${program[@]}" -f "$backing" "$work/other" </dev/null 2>"$work/error" || fail "a second mount could change what the views of the first are of"
 grep -q 'in use by another mount, which has point-in-time views' "$work/error" || fail "$(cat "$work/error")"
 [ "$(ls "$mnt/.snap")" = one ] || fail "views"
+! timeout 20 "${program[@]}" -f -o nosnap=force "$backing" "$work/other" </dev/null 2>"$work/error" || fail "a second mount, by force"
+grep -q 'in use by another mount, which has point-in-time views' "$work/error" || fail "$(cat "$work/error")"
+# To be read, and no more
+timeout 20 "${program[@]}" -o ro "$backing" "$work/other" 2>"$work/error" || fail "$(cat "$work/error")"
+grep -q 'in use by another mount.*read only' "$work/error" || fail "$(cat "$work/error")"
+assert_equal live "$(cat "$work/other/file")" "what a mount that joins reads"
+echo more >"$mnt/file"
+wait_until 5 grep -qx more "$work/other/file" || fail "a mount that joins reads what was"
+[ ! -e "$work/other/.snap" ] || fail "views of a mount that joins"
+! (echo x >"$work/other/file") 2>/dev/null || fail "a mount that joins is written"
+if [ "$who" = root ]; then
+	mount -i -o remount,rw "$work/other"
+	! (echo x >"$work/other/file") 2>"$work/error" || fail "a mount that joins is written, mounted rw again"
+	grep -qi 'read-only' "$work/error" || fail "$(cat "$work/error")"
+fi
+fusermount3 -u "$work/other"
+echo live >"$mnt/file"
 rmdir "$mnt/.snap/one"
 mount_stop
 rm -rf "$backing/.mmapfs"
@@ -234,6 +258,166 @@ wait_until 10 mkdir "$mnt/.snap/one" 2>/dev/null || fail "no view when the other
 mount_stop
 rm -rf "$backing/.mmapfs"
 echo live >"$backing/file"
+
+# A store that is damaged, newer, of another folder, or out of reach: nothing is mounted, nothing of it is
+# changed, and a line says why
+mount_start
+mkdir "$mnt/.snap/one"
+echo changed >"$mnt/file"
+mount_stop
+store=$backing/.mmapfs
+cp -a "$store" "$work/kept"
+as_kept() { # (the folder itself stays, and so does the ctime of BACKING; and what lies in it)
+	rm -f "$store"/{rows,heap}*
+	cp -a "$work/kept"/{rows,heap} "$store"
+}
+printf 'x' | dd of="$store/heap" bs=1 seek=3 conv=notrunc status=none
+refused "" 'damaged, or of a newer version'
+refused nosnap 'nosnap=force'
+refused nosnap=force 'could not be noted'
+as_kept
+head -c 5000 "$work/kept/rows" >"$store/rows"
+refused "" 'rows'
+as_kept
+head -c 100 /dev/zero | tr '\0' x | dd of="$store/rows" bs=1 seek=4000 conv=notrunc status=none
+refused "" 'rows'
+as_kept
+"$TOOLS/tool_rows" "$store/rows" "update meta set value = 99 where key = 'format'"
+refused "" 'newer version'
+as_kept
+mkdir "$work/elsewhere"
+cp -a "$work/kept" "$work/elsewhere/store"
+echo else >"$work/elsewhere/file"
+! timeout 20 "${program[@]}" -f -o "snapdir=$work/elsewhere/store" "$work/other" "$mnt" </dev/null 2>"$work/error" || fail "a store of another BACKING"
+grep -q 'is a view of another folder' "$work/error" || fail "$(cat "$work/error")"
+mkdir "$work/elsewhere/full"
+echo x >"$work/elsewhere/full/x"
+mount_start "snapdir=$work/elsewhere/full,nosnap=force"
+mount_stop
+mount_start "snapdir=$work/elsewhere/full" # there are no views, and none can be made
+! mkdir "$mnt/.snap/one" 2>"$work/error" || fail "a store in a folder that is not empty"
+grep -q 'is not empty, and no store' "$log" || fail "$(cat "$log")"
+echo live >"$mnt/file"
+assert_equal live "$(cat "$mnt/file")" "the live tree beside a store that cannot be"
+mount_stop
+if [ "$who" != root ]; then
+	chmod 0 "$store"
+	refused "" 'Permission denied'
+	chmod 700 "$store"
+fi
+mount_start
+assert_equal live "$(cat "$mnt/.snap/one/file")" "a view, after all that"
+rmdir "$mnt/.snap/one"
+mount_stop
+rm -rf "$store" "$work/kept" "$work/elsewhere"
+
+# Each page of a small store in its turn: refused with a line, or the view has what it had, or an error; and the
+# live tree is what it is
+mkdir "$backing/folder"
+for i in 1 2 3 4 5 6; do noise 1 "$i" | head -c 30000 >"$backing/folder/f$i"; done
+setfattr -n user.color -v red "$backing/folder/f5"
+mkdir "$work/was"
+cp -a "$backing/folder" "$work/was"
+mount_start
+mkdir "$mnt/.snap/one"
+for i in 1 2 3; do printf x | dd of="$mnt/folder/f$i" bs=1 seek=$((i * 5000)) conv=notrunc status=none; done
+rm "$mnt/folder/f4"
+setfattr -n user.color -v blue "$mnt/folder/f5"
+mv "$mnt/folder/f6" "$mnt/folder/f7"
+mount_stop
+cp -a "$store" "$work/kept"
+cp -a "$backing/folder" "$work/is"
+cat >"$work/damage.py" <<'END'
+# As much of the view as can be read is as it was
+import os, sys
+view, was, errors = sys.argv[1], sys.argv[2], 0
+def attempt(what, *arguments):
+	global errors
+	try:
+		return what(*arguments)
+	except OSError as error:
+		assert error.errno in (5, 116), error
+		errors += 1
+names = attempt(os.listdir, view)
+assert names is None or sorted(names) == sorted(os.listdir(was)), names
+for name in sorted(os.listdir(was)):
+	found = attempt(lambda: open(os.path.join(view, name), "rb").read())
+	assert found is None or found == open(os.path.join(was, name), "rb").read(), name
+color = attempt(os.getxattr, os.path.join(view, "f5"), "user.color")
+assert color in (None, b"red"), color
+print(errors)
+END
+damaged=0
+for file in rows heap; do
+	pages=$(($(stat -c %s "$work/kept/$file") / 4096))
+	for ((page = 0; page < pages; page++)); do
+		as_kept
+		for at in 8 2000 4032; do
+			printf '\377\252' | dd of="$store/$file" bs=1 seek=$((page * 4096 + at)) conv=notrunc status=none
+		done
+		if timeout 20 "${program[@]}" "$backing" "$mnt" 2>"$work/error"; then
+			python3 "$work/damage.py" "$mnt/.snap/one/folder" "$work/was/folder" >"$work/out" 2>&1 || fail "$file, page $page: $(cat "$work/out")"
+			[ "$(cat "$work/out")" -eq 0 ] || damaged=$((damaged + 1))
+			diff -r "$work/is" "$mnt/folder" || fail "$file, page $page: the live tree"
+			fusermount3 -u "$mnt"
+			wait_until 10 flock -n "$store/heap" true || fail "$file, page $page: the store is still in use"
+		else
+			assert_equal 1 "$(wc -l <"$work/error")" "lines of $file, page $page: $(cat "$work/error")"
+			damaged=$((damaged + 1))
+		fi
+	done
+done
+[ "$damaged" -gt 5 ] || fail "pages that are damaged are seldom noticed: $damaged"
+as_kept
+mount_start
+assert_equal 0 "$(python3 "$work/damage.py" "$mnt/.snap/one/folder" "$work/was/folder")" "a store that is sound again"
+rmdir "$mnt/.snap/one"
+mount_stop
+rm -rf "$store" "$work/kept" "$work/was" "$work/is" "$backing/folder"
+
+# Who does not own the mount may look, as he may in the live tree, and no more
+if [ "$who" = root ]; then
+	somebody=(setpriv --reuid=65534 --regid=65534 --clear-groups --)
+	chmod 755 "$work" "$backing"
+	echo secret >"$backing/secret"
+	chmod 600 "$backing/secret"
+	mount_start allow_other
+	mkdir "$mnt/.snap/one"
+	! "${somebody[@]}" mkdir "$mnt/.snap/two" 2>"$work/error" || fail "a view by somebody else"
+	grep -q 'Permission denied' "$work/error" || fail "$(cat "$work/error")"
+	! "${somebody[@]}" rmdir "$mnt/.snap/one" 2>/dev/null || fail "dropped by somebody else"
+	! "${somebody[@]}" mv "$mnt/.snap/one" "$mnt/.snap/1" 2>/dev/null || fail "renamed by somebody else"
+	assert_equal live "$("${somebody[@]}" cat "$mnt/.snap/one/file")" "what somebody else reads"
+	! "${somebody[@]}" cat "$mnt/.snap/one/secret" 2>/dev/null || fail "a secret is read in a view"
+	! "${somebody[@]}" touch "$mnt/.snap/one/made" 2>/dev/null || fail "a name is made in a view"
+	rmdir "$mnt/.snap/one"
+	mount_stop
+	rm -rf "$store" "$backing/secret"
+
+	# A BACKING that is read only: what is live can be read
+	mount_start
+	mkdir "$mnt/.snap/one"
+	mount_stop
+	mount --bind "$backing" "$backing"
+	mount -o remount,bind,ro "$backing"
+	mount_start
+	assert_equal live "$(cat "$mnt/file")" "a BACKING that is read only"
+	grep -q 'read only: the point-in-time views in it cannot be used' "$log" || fail "$(cat "$log")"
+	mount_stop
+	umount "$backing"
+	mount_start
+	assert_equal live "$(cat "$mnt/.snap/one/file")" "a view, after BACKING was read only"
+	rmdir "$mnt/.snap/one"
+	mount_stop
+	rm -rf "$store"
+	mount --bind "$backing" "$backing"
+	mount -o remount,bind,ro "$backing"
+	mount_start
+	! mkdir "$mnt/.snap/one" 2>"$work/error" || fail "a view of what is read only"
+	grep -qi 'read-only' "$work/error" || fail "$(cat "$work/error")"
+	mount_stop
+	umount "$backing"
+fi
 
 # Kept elsewhere: what is removed from the live tree has to be copied
 mkdir "$work/views"

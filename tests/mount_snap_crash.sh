@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# What point-in-time views are after a power cut: what the tree was at their instants, or an error, and that of
-# nothing but what was changed just before. BACKING, and the store in it, are on a disk that writes down each
+# What point-in-time views are when the daemon is killed, at any system call by which it changes the store or
+# the live tree: what the tree was at their instants. And after a power cut: that, or an error, and that of
+# nothing but what was changed just before. There BACKING, and the store in it, are on a disk that writes down each
 # write and each flush (tool_disk.c); then one disk after the other is made of the log's begin and of some of
 # what was not flushed yet, and mounted as if the system had been started anew.
 #
@@ -14,11 +15,11 @@ if [ -z "${CRASH_NAMESPACE-}" ]; then
 	CRASH_NAMESPACE=1 exec "${namespace[@]}" "$BASH" "$0"
 fi
 detach_copies
-need mkfs.ext4 python3 setfattr
+need mkfs.ext4 python3 strace
 
 seed=${CRASH_SEED:-1}
 cat >"$work/steps.py" <<'END'
-# steps.py begin BACKING | work MNT BACKING MARK SEED STEPS | check MNT MARKS SEED STEPS
+# steps.py begin BACKING | work MNT BACKING MARK SEED STEPS [killed] | check MNT MARKS SEED STEPS [killed]
 #
 # What is done follows from SEED. There are two trees, "early" and "late". In the first part both are
 # changed; then all rests for longer than a checkpoint takes, twice; in the second part only "late" is.
@@ -164,17 +165,18 @@ def do(top, step, what, state):
 		os.chmod(name, state[what[1]]["mode of " + path][1])
 	return name
 
-def work(mnt, backing, mark, seed, count):
-	mark, last = os.open(mark, os.O_WRONLY), 0
+def work(mnt, backing, mark, seed, count, killed):
+	mark, last = os.open(mark, os.O_WRONLY | os.O_APPEND), 0
 	say = lambda text: os.pwrite(mark, text.encode() + b"\n", 0)
 	for part, step, what, how, state in steps(seed, count):
-		if part == 2 and last == 1:
+		if part == 2 and last == 1 and not killed:
 			time.sleep(3.5)
 			say("rested")
 		last = part
 		if what[0] == "view":
 			os.mkdir(mnt + "/.snap/" + what[1])
-			sync(mnt + "/.snap")
+			if not killed:
+				sync(mnt + "/.snap")
 			say("view %s" % what[1])
 			continue
 		if what[0] == "drop":
@@ -182,6 +184,8 @@ def work(mnt, backing, mark, seed, count):
 			say("dropped %s" % what[1])
 			continue
 		path = do(mnt, step, what, state)
+		if killed:
+			continue
 		# As the kernel does, when it likes to
 		under = backing + path[len(mnt):]
 		if how == "data" and os.path.exists(under):
@@ -194,7 +198,7 @@ def work(mnt, backing, mark, seed, count):
 			sync(backing + "/.mmapfs/" + {"rows": "rows-wal", "heap": "heap"}[how])
 		time.sleep(0.003)
 
-def check(mnt, marks, seed, count):
+def check(mnt, marks, seed, count, killed):
 	marks = open(marks).read().split("\n")
 	rested = "rested" in marks
 	states = {what[1]: (part, state) for part, _, what, _, state in steps(seed, count) if what[0] == "view"}
@@ -211,6 +215,7 @@ def check(mnt, marks, seed, count):
 			def in_doubt(error, what):
 				assert error.errno == errno.EIO, "%s: %s/%s: %s" % (what, view, tree, error)
 				doubt[tree] += 1
+				assert not killed, "%s: %s/%s is in doubt: %s" % (what, view, tree, error)
 				assert not (rested and tree == "early") or "view " + view not in marks, \
 					"%s: %s/%s is in doubt: %s" % (what, view, tree, error)
 			base = "%s/%s/" % (top, tree)
@@ -269,10 +274,48 @@ number = lambda at: int(sys.argv[at])
 if sys.argv[1] == "begin":
 	begin(sys.argv[2])
 elif sys.argv[1] == "work":
-	work(sys.argv[2], sys.argv[3], sys.argv[4], number(5), number(6))
+	work(sys.argv[2], sys.argv[3], sys.argv[4], number(5), number(6), len(sys.argv) > 7)
 else:
-	check(sys.argv[2], sys.argv[3], number(4), number(5))
+	check(sys.argv[2], sys.argv[3], number(4), number(5), len(sys.argv) > 6)
 END
+
+# ---------------------------------------------------------------- the daemon is killed
+
+is_traced() {
+	! grep -q '^TracerPid:.0$' "/proc/$daemon/status"
+}
+
+python3 "$work/steps.py" begin "$plain"
+# A shell of its own, which says what was killed
+apart=("$BASH" -c '"$@" || true' apart)
+# (The call itself is not done any more.)
+for call in pwrite64 fdatasync linkat unlinkat renameat,renameat2 ftruncate fsetxattr,setxattr; do
+	killed=0
+	for at in 1 2 3 4 5 6 7 9 12 16 22 30 42 60 85 120; do
+		where="killed at $call $at"
+		rm -rf "${backing:?}" && cp -a "$plain" "$backing" && : >"$work/mark"
+		mount_start_daemon rw
+		"${apart[@]}" timeout 60 strace -f -q -o "$work/strace" -e trace="$call" -e inject="$call:signal=KILL:when=$at" -p "$daemon" 2>"$work/error" &
+		wait_until 20 is_traced || fail "$where: not traced"
+		if python3 "$work/steps.py" work "$mnt" "$backing" "$work/mark" "$seed" 60 killed 2>"$work/error"; then
+			fusermount3 -u "$mnt"
+			wait || true
+			break # it does not do so more often
+		fi
+		killed=$((killed + 1))
+		fusermount3 -u -z "$mnt" 2>/dev/null || true
+		wait || true
+		mount_start rw
+		python3 "$work/steps.py" check "$mnt" "$work/mark" "$seed" 60 killed >"$work/found" || fail "$where"
+		mount_stop
+		"${program[@]}" --check "$backing/.mmapfs" >"$work/out" 2>&1 || [ ! -s "$backing/.mmapfs/rows" ] || fail "$where: --check: $(cat "$work/out")"
+	done
+	[ "$killed" -gt 0 ] || fail "never killed at $call"
+	echo "killed at $killed of its calls of $call"
+done
+rm -rf "${plain:?}"
+
+# ---------------------------------------------------------------- the power is cut
 
 mkdir "$work"/{disk,recorded}
 truncate -s 256M "$work/image"

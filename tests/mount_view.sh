@@ -297,7 +297,7 @@ mount_stop
 # A row: a number is another one, and all else is as it was
 rm -rf "$work/hurt"
 cp -r "$work/sound" "$work/hurt"
-sqlite3 "$work/hurt/rows" "update object set size = size + 4096 where id = (select object from name where name = cast('victim' as blob))"
+"$TOOLS/tool_rows" "$work/hurt/rows" "update object set size = size + 4096 where id = (select object from name where name = cast('victim' as blob))"
 ! "${program[@]}" --check "$work/hurt" >"$work/out" || fail "a damaged row is not found"
 grep -q '^/victim: a row of object is damaged' "$work/out" || fail "$(cat "$work/out")"
 mount_start "cow=$work/hurt"
@@ -310,7 +310,7 @@ mount_stop
 # What is of the whole store
 rm -rf "$work/hurt"
 cp -r "$work/sound" "$work/hurt"
-sqlite3 "$work/hurt/rows" "update meta set value = value + 1 where key = 'end'"
+"$TOOLS/tool_rows" "$work/hurt/rows" "update meta set value = value + 1 where key = 'end'"
 refused "$work/hurt" 'its rows are damaged'
 
 # Each page of the rows in its turn, and the store cut: refused or served, and nobody dies
