@@ -150,8 +150,17 @@ bool snapshot_hides(const struct view *view, const struct node *folder, const ch
 
 int snapshot_room_locked(struct view *view, const struct snapshot *snapshot, uint64_t *room)
 {
-	const int64_t from = (int64_t)(2 * snapshot->epoch), to = from + 1;
-	int error = store_layers_room(view->store, from, to, room);
+	const int64_t from = (int64_t)(2 * snapshot->epoch);
+	const struct snapshot *next = TAILQ_NEXT(snapshot, all);
+	int64_t to = INT64_MAX;
+	int error;
+
+	/* What views had that were dropped since, and that this one needs. */
+	while (next && !is_needed(next))
+		next = TAILQ_NEXT(next, all);
+	if (next)
+		to = (int64_t)(2 * next->epoch) - 1;
+	error = store_layers_room(view->store, from, to, room);
 
 	return error ? error : anchors_room_locked(view, from, to, room);
 }
@@ -445,6 +454,8 @@ void snapshots_remove_unneeded(struct view *view)
 
 	pthread_mutex_lock(&snapshots->collecting);
 	while (!error && (snapshot = next_unneeded(view))) {
+		if (snapshot->epoch > snapshots->thin_from)
+			snapshots->thin_from = snapshot->epoch;
 		error = note_state(view, snapshot);
 		if (error)
 			break;
@@ -456,6 +467,11 @@ void snapshots_remove_unneeded(struct view *view)
 	oldest = snapshots->oldest;
 	if (!error)
 		error = layers_remove(view, 1, 2 * oldest - 1, false);
+	/* (In its states, and older ones, nothing is kept any more when there is a younger one.) */
+	if (!error && snapshots->thin_from && snapshots->epoch > snapshots->thin_from) {
+		error = snapshots_thin(view);
+		snapshots->thin_from = 0;
+	}
 	if (!error)
 		error = view_sync(view);
 	pthread_mutex_lock(&view->lock);

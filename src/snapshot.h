@@ -75,6 +75,7 @@ struct snapshots {
 	struct node *anchors_node; /* the same; referenced */
 
 	pthread_mutex_t collecting;
+	uint64_t thin_from; /* collecting: the youngest view that was dropped since; 0: none */
 	pthread_cond_t wanted; /* of collect, stop */
 	bool collect, stop;    /* view->lock */
 	bool has_collector;    /* constant */
@@ -109,6 +110,9 @@ void snapshots_collect(struct view *view);
  * within a change. */
 void snapshots_give_up(struct view *view, int error, const char *path);
 
+/* thin.c: of states that are needed, what is not. 0 or negative errno. */
+int snapshots_thin(struct view *view);
+
 /*
  * A view of the live tree as it is now. 0, or negative errno: -EEXIST; -ENOSPC, -EIO, -ENOMEM of
  * the store. Waits for changes that are under way.
@@ -124,8 +128,8 @@ struct snapshot *snapshot_find_locked(struct view *view, const char *name);
 /* Whether a name of a folder of the live tree is that of the store. */
 bool snapshot_hides(const struct view *view, const struct node *folder, const char *name);
 
-/* The room that a view takes, in bytes: what was changed in it, and what was kept since it is the
- * newest. 0 or negative errno. */
+/* The room that a view takes, in bytes: what was changed in it, and what was kept since it was made
+ * and before the next one was. 0 or negative errno. */
 int snapshot_room_locked(struct view *view, const struct snapshot *snapshot, uint64_t *room);
 
 /* The folder that is a view's root, referenced. 0 or negative errno. */

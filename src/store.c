@@ -79,6 +79,10 @@ enum statement {
 	SNAP_SET,
 	SNAP_REMOVE,
 	SNAPS_EACH,
+	PAIR_NEXT,
+	LAST_ID,
+	NAMES_THIN,
+	XATTRS_THIN,
 	HOT_ADD,
 	HOT_REMOVE,
 	HOT_CLEAR,
@@ -92,6 +96,7 @@ enum statement {
 	XATTR_SET,
 	XATTR_REMOVE,
 	XATTRS_EACH,
+	CHUNK_GET,
 	CHUNK_SET,
 	CHUNK_REMOVE,
 	CHUNKS_EACH,
@@ -166,6 +171,18 @@ static const char *const texts[STATEMENTS] = {
 		     " ?9, row_sum(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9))",
 	[SNAP_REMOVE] = "DELETE FROM snap WHERE epoch = ?",
 	[SNAPS_EACH] = "SELECT " SNAP_COLUMNS ", " WHOLE(SNAP_COLUMNS) " FROM snap ORDER BY epoch",
+	/* (Within some numbers: it is not to take long where there are none.) */
+	[PAIR_NEXT] =
+		"SELECT s.id, s.layer, s.base, p.id, p.layer, 1 FROM object AS s JOIN object AS p"
+		" ON p.base = s.base AND p.layer = (SELECT max(layer) FROM object AS q"
+		" WHERE q.base = s.base AND q.layer < s.layer AND q.layer > 0 AND q.layer % 2 = 0)"
+		" WHERE s.id > ?1 AND s.id <= ?1 + 256 AND s.layer > 0 AND s.layer % 2 = 0"
+		" ORDER BY s.id LIMIT 1",
+	[LAST_ID] = "SELECT max(id), 1 FROM object",
+	[NAMES_THIN] = "DELETE FROM name WHERE folder = ?1"
+		       " AND name IN (SELECT name FROM name WHERE folder = ?2)",
+	[XATTRS_THIN] = "DELETE FROM xattr WHERE object = ?1"
+			" AND name IN (SELECT name FROM xattr WHERE object = ?2)",
 	[HOT_ADD] = "INSERT OR REPLACE INTO hot VALUES (?1, ?2, row_sum(?1, ?2))",
 	[HOT_REMOVE] = "DELETE FROM hot WHERE object = ? AND item = ?",
 	[HOT_CLEAR] = "DELETE FROM hot",
@@ -184,6 +201,8 @@ static const char *const texts[STATEMENTS] = {
 	[XATTR_REMOVE] = "DELETE FROM xattr WHERE object = ? AND name = ?",
 	[XATTRS_EACH] =
 		"SELECT name, value IS NULL, " WHOLE(XATTR_COLUMNS) " FROM xattr WHERE object = ?",
+	[CHUNK_GET] =
+		"SELECT slots, " WHOLE(CHUNK_COLUMNS) " FROM chunk WHERE object = ? AND chunk = ?",
 	[CHUNK_SET] = "INSERT OR REPLACE INTO chunk VALUES (?1, ?2, ?3, row_sum(?1, ?2, ?3))",
 	[CHUNK_REMOVE] = "DELETE FROM chunk WHERE object = ? AND chunk = ?",
 	[CHUNKS_EACH] = "SELECT chunk, slots, " WHOLE(CHUNK_COLUMNS) " FROM chunk WHERE object = ?",
@@ -971,6 +990,57 @@ int store_object_of_layers(struct store *store, int64_t from, int64_t to, bool o
 	return found;
 }
 
+int store_pair_next(struct store *store, int64_t *last, struct store_pair *pair)
+{
+	sqlite3_stmt *statement = prepare(store, PAIR_NEXT);
+	int found;
+
+	if (statement)
+		sqlite3_bind_int64(statement, 1, *last);
+	found = first(store, statement);
+	if (found == 1) {
+		*last = pair->id = sqlite3_column_int64(statement, 0);
+		pair->layer = sqlite3_column_int64(statement, 1);
+		pair->base.length = (size_t)sqlite3_column_bytes(statement, 2);
+		if (pair->base.length > sizeof(pair->base.bytes))
+			found = -EIO;
+		else if (pair->base.length)
+			memcpy(pair->base.bytes, sqlite3_column_blob(statement, 2),
+			       pair->base.length);
+		pair->older_id = sqlite3_column_int64(statement, 3);
+		pair->older_layer = sqlite3_column_int64(statement, 4);
+		sqlite3_reset(statement);
+	}
+	if (found)
+		return found;
+	*last += 256;
+	statement = prepare(store, LAST_ID);
+	found = first(store, statement);
+	if (found == 1) {
+		if (*last >= sqlite3_column_int64(statement, 0))
+			*last = INT64_MAX;
+		sqlite3_reset(statement);
+	}
+	return found < 0 ? found : 0;
+}
+
+int store_items_thin(struct store *store, int64_t object, int64_t other)
+{
+	static const enum statement both[] = {NAMES_THIN, XATTRS_THIN};
+	int error = 0;
+
+	for (int i = 0; i < 2 && !error; i++) {
+		sqlite3_stmt *statement = prepare(store, both[i]);
+
+		if (statement) {
+			sqlite3_bind_int64(statement, 1, object);
+			sqlite3_bind_int64(statement, 2, other);
+		}
+		error = run(store, statement);
+	}
+	return error;
+}
+
 /* --- Point-in-time views ---------------------------------------------------------------------- */
 
 int store_snap_set(struct store *store, const struct store_snap *snap)
@@ -1310,6 +1380,25 @@ int store_chunk_set(struct store *store, int64_t object, uint64_t number,
 			sqlite3_bind_blob(statement, 3, packed, length, SQLITE_STATIC);
 	}
 	return run(store, statement);
+}
+
+int store_chunk_get(struct store *store, int64_t object, uint64_t number,
+		    struct store_chunk *chunk)
+{
+	sqlite3_stmt *statement = prepare(store, CHUNK_GET);
+	int found;
+
+	if (statement) {
+		sqlite3_bind_int64(statement, 1, object);
+		sqlite3_bind_int64(statement, 2, (int64_t)number);
+	}
+	found = first(store, statement);
+	if (found == 1) {
+		if (!chunk_unpack(statement, 0, chunk))
+			found = -EIO;
+		sqlite3_reset(statement);
+	}
+	return found;
 }
 
 int store_chunks_each(struct store *store, int64_t object,

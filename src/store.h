@@ -126,6 +126,17 @@ int store_object_past(struct store *store, int64_t layer, const struct store_ide
 /* How many bytes of the heap objects of layers from one to another have. */
 int store_layers_room(struct store *store, int64_t from, int64_t to, uint64_t *room);
 
+/* A state of the live tree, and the one of the same object before it. */
+struct store_pair {
+	int64_t id, layer, older_id, older_layer;
+	struct store_identity base;
+};
+/* The next one, by id, of those after *last, which moves on: 1; 0: none among those that were looked
+ * at, there being no more if *last is INT64_MAX. */
+int store_pair_next(struct store *store, int64_t *last, struct store_pair *pair);
+/* Names and extended attributes of one object go that another one has. */
+int store_items_thin(struct store *store, int64_t object, int64_t other);
+
 /* Where in BACKING an object is now, of all rows of point-in-time views. */
 int store_object_place(struct store *store, const struct store_identity *base, const char *path);
 /* The same of all that were at a path or below it. */
@@ -236,6 +247,9 @@ int store_undo_cut(struct store *store, int64_t object, uint64_t size);
 /* Another number after each sync. */
 uint64_t store_synced(const struct store *store);
 
+/* 1, or 0: there is none. */
+int store_chunk_get(struct store *store, int64_t object, uint64_t number,
+		    struct store_chunk *chunk);
 int store_chunks_each(struct store *store, int64_t object,
 		      int (*each)(void *context, uint64_t number, const struct store_chunk *chunk),
 		      void *context);

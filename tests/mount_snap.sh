@@ -153,6 +153,45 @@ assert_equal linked "$(cat "$mnt/.snap/young/b")" "a file that a view that was d
 assert_equal "$was" "$(stat -c '%h %s %Z %z' "$mnt/.snap/young/b")" "its attributes"
 rmdir "$mnt/.snap/young"
 
+# Of a view of the middle goes what the older one does not need
+room() {
+	"$TOOLS/mmapfsctl" snapshot list --json "$mnt" | python3 -c 'import json, sys
+print(*(view["room"] // 4096 for view in json.load(sys.stdin)))'
+}
+change() { # BLOCK...
+	local block
+	for block; do printf '%s' "$RANDOM" | dd of="$mnt/blocks" bs=1 seek=$((block * 4096)) conv=notrunc status=none; done
+}
+noise 1 3 | head -c 80K >"$mnt/blocks"
+for view in 1 2 3; do
+	mkdir "$mnt/.snap/v$view"
+	cp "$mnt/blocks" "$work/v$view"
+	case $view in
+	1) change 1 2 3 ;;
+	2) change 3 4 5 6 ;;
+	3) change 1 3 5 7 9 ;;
+	esac
+done
+assert_equal "3 4 5" "$(room)" "blocks of three views"
+rmdir "$mnt/.snap/v2"
+for try in {1..50}; do
+	[ "$(room)" != "6 5" ] || break # block 3 of the second
+	sleep 0.1
+done
+assert_equal "6 5" "$(room)" "blocks without the view of the middle"
+for view in 1 3; do cmp "$work/v$view" "$mnt/.snap/v$view/blocks" || fail "view $view, without that of the middle"; done
+mount_stop
+mount_start
+for view in 1 3; do cmp "$work/v$view" "$mnt/.snap/v$view/blocks" || fail "view $view, without that of the middle, mounted again"; done
+rmdir "$mnt/.snap/v1"
+for try in {1..50}; do
+	[ "$(room)" != "5" ] || break
+	sleep 0.1
+done
+assert_equal "5" "$(room)" "blocks of the last view"
+rmdir "$mnt/.snap/v3"
+rm "$mnt/blocks"
+
 # Changed behind the mount: not shown, and said, where ctime tells
 echo one >"$mnt/seen"
 echo two >"$mnt/unseen"
