@@ -75,7 +75,7 @@ struct snapshots {
 	struct node *anchors_node; /* the same; referenced */
 
 	pthread_mutex_t collecting;
-	uint64_t thin_from; /* collecting: the youngest view that was dropped since; 0: none */
+	uint64_t thin_from;    /* collecting: the youngest view that was dropped since; 0: none */
 	pthread_cond_t wanted; /* of collect, stop */
 	bool collect, stop;    /* view->lock */
 	bool has_collector;    /* constant */

@@ -1382,8 +1382,7 @@ int store_chunk_set(struct store *store, int64_t object, uint64_t number,
 	return run(store, statement);
 }
 
-int store_chunk_get(struct store *store, int64_t object, uint64_t number,
-		    struct store_chunk *chunk)
+int store_chunk_get(struct store *store, int64_t object, uint64_t number, struct store_chunk *chunk)
 {
 	sqlite3_stmt *statement = prepare(store, CHUNK_GET);
 	int found;

@@ -131,8 +131,8 @@ struct store_pair {
 	int64_t id, layer, older_id, older_layer;
 	struct store_identity base;
 };
-/* The next one, by id, of those after *last, which moves on: 1; 0: none among those that were looked
- * at, there being no more if *last is INT64_MAX. */
+/* The next one, by id, of those after *last, which moves on: 1; 0: none among those that were
+ * looked at, there being no more if *last is INT64_MAX. */
 int store_pair_next(struct store *store, int64_t *last, struct store_pair *pair);
 /* Names and extended attributes of one object go that another one has. */
 int store_items_thin(struct store *store, int64_t object, int64_t other);

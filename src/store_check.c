@@ -225,11 +225,11 @@ static void own_chunk(struct check *check, sqlite3_stmt *statement)
 	int64_t object = sqlite3_column_int64(statement, 0);
 	uint64_t number = (uint64_t)sqlite3_column_int64(statement, 1);
 	struct store_chunk chunk;
-	char *path = path_of(check, object);
+	char who[32], *path;
 
+	snprintf(who, sizeof(who), "object %jd", (intmax_t)object); /* (its path takes long) */
 	if (!chunk_unpack(statement, 2, &chunk)) {
-		found(check, "%s: the row of its blocks has a wrong length", path ? path : "?");
-		free(path);
+		found(check, "%s: the row of its blocks has a wrong length", who);
 		return;
 	}
 	for (unsigned int i = 0; i < STORE_CHUNK; i++) {
@@ -237,16 +237,18 @@ static void own_chunk(struct check *check, sqlite3_stmt *statement)
 
 		if (slot < SLOT_FIRST)
 			continue;
-		own(check, slot, OWNER_BLOCK, path ? path : "?");
+		own(check, slot, OWNER_BLOCK, who);
 		if (slot >= check->end || block_is(check, slot, chunk.sums[i]))
 			continue;
-		if (is_undone(check, object, number, i))
+		if (is_undone(check, object, number, i)) {
 			check->undone++;
-		else
-			found(check, "%s: the block at %ju is damaged", path ? path : "?",
-			      (uintmax_t)((number * STORE_CHUNK + i) * STORE_BLOCK));
+			continue;
+		}
+		path = path_of(check, object);
+		found(check, "%s: the block at %ju is damaged", path ? path : "?",
+		      (uintmax_t)((number * STORE_CHUNK + i) * STORE_BLOCK));
+		free(path);
 	}
-	free(path);
 }
 
 #define DAMAGED(TABLE, OBJECT, COLUMNS)                                                            \

@@ -58,7 +58,8 @@ static int chunk_add(void *context, uint64_t number, const struct store_chunk *c
 	return 0;
 }
 
-/* Takes the blocks from a chunk that the older state says. 1: there were some; 0, negative errno. */
+/* Takes the blocks from a chunk that the older state says. 1: there were some; 0, negative errno.
+ */
 static int chunk_thin(struct view *view, const struct object *older, struct thinned *thinned)
 {
 	struct store_chunk before = {.slots = {0}};
@@ -116,10 +117,10 @@ static int pair_thin_locked(struct view *view, struct node *node, const struct s
 	}
 	for (size_t at = 0; at < thinning.count && error >= 0; at++) {
 		some = chunk_thin(view, older, &thinning.chunk[at]);
-		error = some == 1 ? store_chunk_set(view->store, pair->id,
-						    thinning.chunk[at].number,
-						    &thinning.chunk[at].chunk)
-				  : some;
+		error = some == 1
+				? store_chunk_set(view->store, pair->id, thinning.chunk[at].number,
+						  &thinning.chunk[at].chunk)
+				: some;
 	}
 	if (!error)
 		error = store_items_thin(view->store, pair->id, pair->older_id);

@@ -9,7 +9,7 @@ prepare() {
 
 # shellcheck source=tests/mount.sh
 . "${0%/*}/mount.sh" 900 root user
-need setfattr getfattr sqlite3
+need setfattr getfattr sqlite3 strace pkill
 
 steps=${SNAP_STEPS:-1500}
 read -r -a seeds <<<"${SNAP_SEEDS:-1 2 3}"
@@ -569,6 +569,35 @@ for count in 1 10 100; do
 	rm -rf "$backing/.mmapfs" "$backing/made"
 done
 assert_equal 1 "$(sort -u "$work/counts" | wc -l)" "rows of 1, 10 and 100 views: $(xargs <"$work/counts")"
+
+is_traced() {
+	! grep -q '^TracerPid:.0$' "/proc/$daemon/status"
+}
+
+# Making one visits nothing, however much there is and is known: no more calls with 2,000 files than with 10
+for count in 10 2000; do
+	mkdir "$backing/tree"
+	(cd "$backing/tree" && seq "$count" | split -l 1 -a 4 -d - f)
+	mount_start
+	mkdir "$mnt/.snap/first" # the store is there
+	cat "$mnt/tree"/* >/dev/null
+	timeout 60 strace -f -q -o "$work/strace" -p "$daemon" 2>"$work/error" &
+	tracer=$!
+	wait_until 20 is_traced || fail "not traced"
+	mkdir "$mnt/.snap/view"
+	{
+		pkill -f "strace -f -q -o $work/strace"
+		wait "$tracer"
+	} 2>/dev/null || true
+	# (Not those that depend on other threads.)
+	grep -cE ' (openat|openat2|open|getdents64|newfstatat|statx|name_to_handle_at|readlinkat)\(' "$work/strace" >>"$work/calls" || true
+	rmdir "$mnt/.snap"/*
+	mount_stop
+	rm -rf "$backing/.mmapfs" "$backing/tree"
+done
+while read -r calls; do
+	[ "$calls" -lt 20 ] || fail "calls of mkdir with 10 and with 2,000 files: $(xargs <"$work/calls")"
+done <"$work/calls" # (other threads have a few)
 
 # ---------------------------------------------------------------- under load
 
