@@ -470,6 +470,17 @@ int past_name(struct change *change, struct node *folder, const char *name, stru
 
 /* --- Anchors: what keeps a file that the live tree has lost ----------------------------------- */
 
+/* The path of a name in a folder of the live tree, to be freed, or NULL. */
+static char *path_of(struct view *view, struct node *folder, const char *name)
+{
+	char *path = node_path(&view->fs->nodes, folder), *whole;
+
+	if (!path || *path != '/' || asprintf(&whole, "%s/%s", path[1] ? path : "", name) < 0)
+		whole = NULL;
+	free(path);
+	return whole;
+}
+
 struct anchor_name anchor_name(int64_t object)
 {
 	struct anchor_name name;
@@ -506,24 +517,68 @@ void anchors_open_locked(struct view *view, int store)
 	node_put(nodes, parent);
 }
 
+/* The newest state that there is of a file; 0: there is none; or negative errno. */
+static int64_t newest_state(struct view *view, const struct store_identity *file)
+{
+	struct object object;
+	int64_t layer = 0, id = 0;
+	int found;
+
+	while ((found = store_object_past(view->store, layer, file, &object)) == 1) {
+		layer = object.layer;
+		id = object.id;
+		object_free(&object);
+	}
+	return found < 0 ? found : id;
+}
+
+/* Where an object is, whose anchor has that name; for who finds it by its place. */
+static int anchor_place_locked(struct view *view, const struct store_identity *base, int64_t object)
+{
+	char *path;
+	int error;
+
+	if (!view->snapshots->anchors_node)
+		return 0;
+	path = path_of(view, view->snapshots->anchors_node, anchor_name(object).text);
+	error = path ? store_object_place(view->store, base, path) : -ENOMEM;
+	free(path);
+	return error;
+}
+
+/* A younger state of the same object needs the anchor as well. */
+static bool anchor_goes_on_locked(struct view *view, int64_t object,
+				  const struct store_identity *base)
+{
+	const int folder = view->snapshots->anchors;
+	const int64_t newest = newest_state(view, base);
+
+	return newest > 0 && newest != object &&
+	       renameat(folder, anchor_name(object).text, folder, anchor_name(newest).text) == 0 &&
+	       anchor_place_locked(view, base, newest) == 0;
+}
+
 void anchor_remove_locked(struct view *view, int64_t object)
 {
 	const struct anchor_name name = anchor_name(object);
+	const int folder = view->snapshots->anchors;
 	struct object row;
 	struct node *node;
 
-	if (view->snapshots->anchors < 0 || unlinkat(view->snapshots->anchors, name.text, 0))
+	if (folder < 0 || faccessat(folder, name.text, F_OK, AT_SYMLINK_NOFOLLOW) ||
+	    store_object_get(view->store, object, &row) != 1)
 		return;
-	if (store_object_get(view->store, object, &row) != 1)
-		return;
-	node = view_find(view, &row.base);
-	if (node) {
-		node->anchored = false;
-		if (node->anchor_holds)
-			node_put(&view->fs->nodes, node);
-		node->anchor_holds = false;
+	if (!anchor_goes_on_locked(view, object, &row.base) &&
+	    unlinkat(folder, name.text, 0) == 0) {
+		node = view_find(view, &row.base);
+		if (node) {
+			node->anchored = false;
+			if (node->anchor_holds)
+				node_put(&view->fs->nodes, node);
+			node->anchor_holds = false;
+		}
+		node_put(&view->fs->nodes, node);
 	}
-	node_put(&view->fs->nodes, node);
 	object_free(&row);
 }
 
@@ -584,21 +639,6 @@ static int anchor_load(struct view *view, const char *name, const struct stat *a
 	anchor_hold_locked(view, node);
 	node_put(nodes, node);
 	return 0;
-}
-
-/* The newest state that there is of a file; 0: there is none; or negative errno. */
-static int64_t newest_state(struct view *view, const struct store_identity *file)
-{
-	struct object object;
-	int64_t layer = 0, id = 0;
-	int found;
-
-	while ((found = store_object_past(view->store, layer, file, &object)) == 1) {
-		layer = object.layer;
-		id = object.id;
-		object_free(&object);
-	}
-	return found < 0 ? found : id;
 }
 
 /* Of which state it is may not have reached the disk, and one of later may have its number: it is
@@ -712,17 +752,6 @@ int anchors_room_locked(struct view *view, int64_t from, int64_t to, uint64_t *r
 /* --- Places: where nothing is found by its handle, the store knows where it is -----------------
  */
 
-/* The path of a name in a folder of the live tree, to be freed, or NULL. */
-static char *path_of(struct view *view, struct node *folder, const char *name)
-{
-	char *path = node_path(&view->fs->nodes, folder), *whole;
-
-	if (!path || *path != '/' || asprintf(&whole, "%s/%s", path[1] ? path : "", name) < 0)
-		whole = NULL;
-	free(path);
-	return whole;
-}
-
 /* Whether the object of a path is that one. */
 static bool is_at(struct view *view, const char *path, const struct store_identity *object)
 {
@@ -826,7 +855,6 @@ static int copy_all(struct change *change, struct node *node)
 static int anchor_noted(struct view *view, struct node *node, const struct own *state, bool is_only)
 {
 	const struct store_identity base = view_identity(node);
-	char *path;
 	int error = 0;
 
 	pthread_mutex_lock(&view->lock);
@@ -834,23 +862,43 @@ static int anchor_noted(struct view *view, struct node *node, const struct own *
 		node->anchored = true;
 	else
 		anchor_hold_locked(view, node);
+	if (!node->device->handles_open && view->snapshots->anchors_node) {
+		error = store_begin(view->store);
+		if (!error)
+			error = view_end(view, anchor_place_locked(view, &base, state->object.id));
+	}
 	pthread_mutex_unlock(&view->lock);
-	if (node->device->handles_open || !view->snapshots->anchors_node)
-		return 0;
-	path = path_of(view, view->snapshots->anchors_node, anchor_name(state->object.id).text);
-	if (!path)
-		return -ENOMEM;
-	pthread_mutex_lock(&view->lock);
-	error = store_begin(view->store);
-	if (!error)
-		error = view_end(view, store_object_place(view->store, &base, path));
-	pthread_mutex_unlock(&view->lock);
-	free(path);
 	return error;
 }
 
+/* Links a file into the store; a second anchor would be one link too many that is counted. 0,
+ * negative errno. */
+static int anchor_make(struct view *view, const struct own *state, int descriptor,
+		       enum anchored *anchored)
+{
+	const struct anchor_name name = anchor_name(state->object.id);
+	const int folder = view->snapshots->anchors;
+
+	*anchored = NO_ANCHOR;
+	if (folder < 0)
+		return 0;
+	for (const struct own *older = state->older; older; older = older->older)
+		if (renameat(folder, anchor_name(older->object.id).text, folder, name.text) == 0)
+			*anchored = HAD_ANCHOR;
+	if (*anchored)
+		return 0;
+	if (linkat(AT_FDCWD, backing_path(descriptor).text, folder, name.text, AT_SYMLINK_FOLLOW) ==
+	    0)
+		*anchored = NEW_ANCHOR;
+	else if (errno == EEXIST)
+		*anchored = HAD_ANCHOR;
+	else if (errno == ENOSPC || errno == EDQUOT)
+		return -errno;
+	return 0;
+}
+
 int past_removed(struct change *change, struct node *folder, const char *name, struct node *node,
-		 struct node *comes, bool *anchored)
+		 struct node *comes, enum anchored *anchored)
 {
 	struct view *view = change->view;
 	const struct own *state;
@@ -858,7 +906,7 @@ int past_removed(struct change *change, struct node *folder, const char *name, s
 	int64_t object = 1;
 	int descriptor, error = past_name(change, folder, name, node, comes);
 
-	*anchored = false;
+	*anchored = NO_ANCHOR;
 	if (error || !change->epoch || !node)
 		return error;
 	error = name_kept(change, folder, name, &object);
@@ -872,17 +920,8 @@ int past_removed(struct change *change, struct node *folder, const char *name, s
 		return descriptor;
 	error = fstat(descriptor, &st) ? -errno : 0;
 	/* One with other names is found by its handle. */
-	if (!error && (st.st_nlink == 1 || !node->device->handles_open)) {
-		const struct anchor_name anchor = anchor_name(state->object.id);
-
-		if (view->snapshots->anchors >= 0 &&
-		    (linkat(AT_FDCWD, backing_path(descriptor).text, view->snapshots->anchors,
-			    anchor.text, AT_SYMLINK_FOLLOW) == 0 ||
-		     errno == EEXIST))
-			*anchored = true;
-		else if (errno == ENOSPC || errno == EDQUOT)
-			error = -errno;
-	}
+	if (!error && (st.st_nlink == 1 || !node->device->handles_open))
+		error = anchor_make(view, state, descriptor, anchored);
 	view_base_descriptor_put(view, node);
 	if (*anchored)
 		error = anchor_noted(view, node, state, st.st_nlink == 1);

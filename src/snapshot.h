@@ -177,9 +177,10 @@ int past_privileges(struct change *change, struct node *node);
 int past_name(struct change *change, struct node *folder, const char *name, struct node *node,
 	      struct node *comes);
 /* The same; the object is about to lose that name, and is to be there for the views if it was the
- * last. *anchored: it has a name in the store now. */
+ * last. *anchored: whether it has a name in the store now. */
+enum anchored { NO_ANCHOR, NEW_ANCHOR, HAD_ANCHOR };
 int past_removed(struct change *change, struct node *folder, const char *name, struct node *node,
-		 struct node *comes, bool *anchored);
+		 struct node *comes, enum anchored *anchored);
 
 /* An object is about to get another name; where it is then. */
 int past_moving(struct change *change, struct node *folder, const char *name, struct node *node,

@@ -68,7 +68,7 @@ struct changing {
 	uint64_t offset, end;
 	int to_set; /* of setattr and rename */
 	const char *xattr;
-	bool anchored;
+	enum anchored anchored;
 };
 
 typedef int (*keeper)(struct change *change, struct changing *changing);
@@ -249,9 +249,9 @@ static void removed(struct change *change, const struct changing *changing, stru
 		return;
 	(void)!child_find(view, folder, name, &there);
 	pthread_mutex_lock(&view->lock);
-	if (there == node) /* it failed */
+	if (there == node && changing->anchored == NEW_ANCHOR) /* it failed */
 		anchor_remove_locked(view, past->object.id);
-	else if (!node->device->handles_open && view->snapshots->anchors_node)
+	else if (there != node && !node->device->handles_open && view->snapshots->anchors_node)
 		node_rename(&view->fs->nodes, node, view->snapshots->anchors_node,
 			    anchor_name(past->object.id).text);
 	pthread_mutex_unlock(&view->lock);

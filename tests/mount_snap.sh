@@ -27,7 +27,7 @@ all_is_removed() {
 	local try
 	mount_stop
 	for try in {1..20}; do
-		[ "$(sqlite3 "$backing/.mmapfs/rows" 'select count(*) from object')" -gt 0 ] || break
+		[ "$("$TOOLS/tool_rows" "$backing/.mmapfs/rows" 'select count(*) from object')" -gt 0 ] || break
 		[ "$try" -lt 20 ] || fail "what dropped views had is still there"
 		mount_start
 		sleep 0.1
@@ -143,15 +143,49 @@ mkdir "$mnt/.snap/old"
 rm "$mnt/a"
 mkdir "$mnt/.snap/young"
 was=$(stat -c '%h %s %Z %z' "$mnt/.snap/young/b")
+before=$(ls "$backing/.mmapfs/anchors")
 rmdir "$mnt/.snap/old"
+for try in {1..50}; do
+	[ "$(ls "$backing/.mmapfs/anchors")" = "$before" ] || break # it goes, or is another view's
+	sleep 0.1
+done
+assert_equal linked "$(cat "$mnt/.snap/young/b")" "a file that a view that was dropped had held"
+assert_equal "$was" "$(stat -c '%h %s %Z %z' "$mnt/.snap/young/b")" "its attributes"
+rmdir "$mnt/.snap/young"
 for try in {1..50}; do
 	[ -n "$(ls "$backing/.mmapfs/anchors")" ] || break
 	sleep 0.1
 done
-assert_equal "" "$(ls "$backing/.mmapfs/anchors")" "anchors of a view that was dropped"
-assert_equal linked "$(cat "$mnt/.snap/young/b")" "a file that a view that was dropped had held"
-assert_equal "$was" "$(stat -c '%h %s %Z %z' "$mnt/.snap/young/b")" "its attributes"
-rmdir "$mnt/.snap/young"
+assert_equal "" "$(ls "$backing/.mmapfs/anchors")" "anchors of views that were dropped"
+
+# Of a file that loses one name after the other, in views one after the other
+rm -f "$mnt"/[abc]
+echo linked >"$mnt/a"
+ln "$mnt/a" "$mnt/b"
+ln "$mnt/a" "$mnt/c"
+mkdir "$mnt/.snap/abc"
+rm "$mnt/a"
+mkdir "$mnt/.snap/bc"
+rm "$mnt/b"
+linked() {
+	assert_equal "1 linked" "$(stat -c %h "$mnt/c") $(cat "$mnt/c")" "the last name, $1"
+	! [ -e "$mnt/.snap/abc" ] ||
+		assert_equal "3 linked linked linked" "$(stat -c %h "$mnt/.snap/abc/a") $(cat "$mnt/.snap/abc"/[abc] | xargs)" "three names, $1"
+	assert_equal "2 linked linked" "$(stat -c %h "$mnt/.snap/bc/b") $(cat "$mnt/.snap/bc"/[bc] | xargs)" "two names, $1"
+}
+linked "in two views"
+mount_stop
+mount_start
+linked "mounted again"
+rmdir "$mnt/.snap/abc"
+sleep 0.3
+linked "one view dropped"
+mount_stop
+mount_start
+linked "one view dropped, mounted again"
+rm "$mnt/c"
+assert_equal "2 linked linked" "$(stat -c %h "$mnt/.snap/bc/b") $(cat "$mnt/.snap/bc"/[bc] | xargs)" "two names, and none is left"
+rmdir "$mnt/.snap/bc"
 
 # Of a view of the middle goes what the older one does not need
 room() {
@@ -555,7 +589,7 @@ rm -rf "$backing/.mmapfs"
 
 # A hundred views take what one takes
 rows_of() {
-	sqlite3 "$backing/.mmapfs/rows" 'select count(*) from object; select count(*) from chunk; select sum(length(slots)) from chunk' | xargs
+	"$TOOLS/tool_rows" "$backing/.mmapfs/rows" 'select count(*) from object; select count(*) from chunk; select sum(length(slots)) from chunk' | xargs
 }
 for count in 1 10 100; do
 	noise 1 6 >"$backing/large"

@@ -176,7 +176,7 @@ rm "$mnt/made"
 ! setfattr -x user.none "$mnt/attributes" 2>"$work/error" || fail "removed what is not there"
 grep -q 'No such attribute' "$work/error" || fail "$(cat "$work/error")"
 mount_stop
-assert_equal 0 "$(sqlite3 "$work/rows/rows" "select count(*) from object where base_path = '/attributes'")" "objects that the view has without a change"
+assert_equal 0 "$("$TOOLS/tool_rows" "$work/rows/rows" "select count(*) from object where base_path = '/attributes'")" "objects that the view has without a change"
 # An attribute that was found keeps nothing open in the store: its log is as short as ever
 mount_start "cow=$work/rows"
 setfattr -n user.own -v own "$mnt/attributes"
@@ -261,7 +261,7 @@ for policy in always manual; do
 	daemon_wait
 	assert_equal 1 "$daemon_status" "exit status after a sync that failed"
 	# No two files have the same slot
-	sqlite3 "$work/dying/store/rows" 'select count(*) from chunk' >"$work/out" || fail "the rows: $(cat "$work/out")"
+	"$TOOLS/tool_rows" "$work/dying/store/rows" 'select count(*) from chunk' >"$work/out" || fail "the rows: $(cat "$work/out")"
 	"${program[@]}" --check "$work/dying/store" >"$work/out" 2>&1 || true
 	! grep -q 'twice\|both' "$work/out" || fail "$(cat "$work/out")"
 done
@@ -271,7 +271,7 @@ done
 backing=$work/backing
 noise 1 1 >"$backing/data"
 rows() {
-	sqlite3 "$1/rows" "$2"
+	"$TOOLS/tool_rows" "$1/rows" "$2"
 }
 mkdir "$work/kept"
 mount_start "cow=$work/kept,flush=manual"
