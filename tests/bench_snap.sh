@@ -11,7 +11,7 @@
 rounds=${1:-5}
 shift $(($# > 0))
 [ $# -gt 0 ] || set -- 1000 100000
-disk 12288
+disk 20480 # inodes for a million files
 backing=$work/disk/data
 mkdir "$backing"
 dd if=/dev/urandom of="$backing/large" bs=1M count=1024 status=none
