@@ -183,33 +183,60 @@ int past_attributes(struct change *change, struct node *node)
 
 #define RUN_BLOCKS ((uint64_t)256)
 
-/* Keeps blocks side by side of which none is kept yet. */
-static int blocks_keep(struct change *change, struct own *state, struct file *file, uint64_t first,
-		       uint64_t count, bool at_once)
+/* What could not be read cannot be kept: that much of the views is lost, and no more. */
+static bool is_unreadable(int error)
+{
+	return error == -EIO || error == -EACCES || error == -EPERM || error == -ESTALE;
+}
+
+static void say_lost(struct view *view, struct node *node, uint64_t offset, uint64_t length,
+		     int error)
+{
+	char *path = node_path(&view->fs->nodes, node);
+
+	log_line(
+		LOG_ERR,
+		"%s: %ju bytes at %ju were to be changed, and could not be read to be kept (%s): they "
+		"are lost in the views made before",
+		path ? path : "a file", (uintmax_t)length, (uintmax_t)offset, strerror(-error));
+	free(path);
+}
+
+/* Keeps blocks side by side of which none is kept yet. file NULL: it could not be opened: why. */
+static int blocks_keep(struct change *change, struct node *node, struct own *state,
+		       struct file *file, int why, uint64_t first, uint64_t count, bool at_once)
 {
 	struct view *view = change->view;
+	const uint64_t offset = first * STORE_BLOCK;
 	const size_t length = (size_t)(count * STORE_BLOCK);
+	const size_t wanted = state->object.size - offset < length
+				      ? (size_t)(state->object.size - offset)
+				      : length;
 	char *bytes = calloc(1, length);
-	ssize_t had;
-	int error;
+	ssize_t had = why;
+	int error = 0;
 
 	if (!bytes)
 		return -ENOMEM;
-	had = mmapio_read(file->mapped, first * STORE_BLOCK, bytes, length);
-	error = had < 0 ? (int)had : 0;
 	/* (Behind the end of the file a block may have anything.) */
-	if (!error && first * STORE_BLOCK + length > state->object.size)
-		memset(bytes + (state->object.size - first * STORE_BLOCK), 0,
-		       (size_t)(first * STORE_BLOCK + length - state->object.size));
+	if (file)
+		had = mmapio_read(file->mapped, offset, bytes, wanted);
+	if (had >= 0 && (size_t)had < wanted) /* it was made shorter behind the mount */
+		had = -ESTALE;
+	if (had < 0 && !is_unreadable((int)had)) {
+		free(bytes);
+		return (int)had;
+	}
 	pthread_mutex_lock(&view->lock);
-	if (!error && is_needed_locked(view, state->object.layer)) {
-		error = items_mark_locked(
-			change, state,
-			regions_of(first * STORE_BLOCK, first * STORE_BLOCK + length), at_once);
+	if (is_needed_locked(view, state->object.layer)) {
+		error = items_mark_locked(change, state, regions_of(offset, offset + length),
+					  at_once);
 		if (!error)
-			error = own_keep_locked(view, state, first, bytes, count);
+			error = own_keep_locked(view, state, first, had < 0 ? NULL : bytes, count);
 	}
 	pthread_mutex_unlock(&view->lock);
+	if (!error && had < 0)
+		say_lost(view, node, offset, wanted, (int)had);
 	free(bytes);
 	return error;
 }
@@ -221,7 +248,7 @@ static int bytes_keep(struct change *change, struct node *node, uint64_t offset,
 	struct file *file = NULL;
 	struct own *state;
 	uint64_t block, last;
-	int error = state_get(change, node, regions_of(offset, end));
+	int why = 0, error = state_get(change, node, regions_of(offset, end));
 
 	if (error || !change->epoch || !(state = state_of(change, node)))
 		return error;
@@ -234,10 +261,12 @@ static int bytes_keep(struct change *change, struct node *node, uint64_t offset,
 		while (block + count < last && count < RUN_BLOCKS &&
 		       !own_has_block(state, block + count))
 			count++;
-		if (count && !file)
-			error = file_get(files, node, FILE_READ, &file);
-		if (count && !error)
-			error = blocks_keep(change, state, file, block, count, at_once);
+		if (count && !file && !why)
+			why = file_get(files, node, FILE_READ, &file);
+		if (count && why && (why == -ESTALE || !is_unreadable(why)))
+			error = why;
+		else if (count)
+			error = blocks_keep(change, node, state, file, why, block, count, at_once);
 		block += count ? count : 1;
 	}
 	if (file)
@@ -272,7 +301,10 @@ int past_cut(struct change *change, struct node *node, uint64_t size)
 	file = NULL;
 	if (!error)
 		error = file_get(files, node, FILE_READ, &file);
-	while (!error) {
+	/* What may not be read: no more is known than that it was there. */
+	if (error && error != -ESTALE && is_unreadable(error))
+		error = bytes_keep(change, node, size, state->object.size, at_once);
+	while (!error && file) {
 		data = lseek(mmapio_file_descriptor(file->mapped), data, SEEK_DATA);
 		if (data < 0 || (uint64_t)data >= state->object.size)
 			break;
@@ -355,6 +387,21 @@ static int xattrs_keep_locked(struct change *change, struct node *node, struct o
 	return error;
 }
 
+static int xattrs_lose_locked(struct view *view, struct own *state)
+{
+	struct object object = state->object;
+	int error = is_needed_locked(view, object.layer) ? store_begin(view->store) : 1;
+
+	if (error)
+		return error == 1 ? 0 : error;
+	object.lost_xattrs = true;
+	error = view_end(view, store_object_set(view->store, &object));
+	if (error)
+		return error;
+	state->object.lost_xattrs = true;
+	return view_changed(view, 0);
+}
+
 int past_xattr(struct change *change, struct node *node, const char *name, bool may_appear)
 {
 	struct view *view = change->view;
@@ -366,6 +413,8 @@ int past_xattr(struct change *change, struct node *node, const char *name, bool 
 	pthread_mutex_lock(&view->lock);
 	error = name ? xattr_keep_locked(change, node, state, name, may_appear)
 		     : xattrs_keep_locked(change, node, state);
+	if (error != -ESTALE && is_unreadable(error))
+		error = xattrs_lose_locked(view, state);
 	pthread_mutex_unlock(&view->lock);
 	return error;
 }
@@ -925,7 +974,7 @@ int past_removed(struct change *change, struct node *folder, const char *name, s
 	view_base_descriptor_put(view, node);
 	if (*anchored)
 		error = anchor_noted(view, node, state, st.st_nlink == 1);
-	else if (!error && st.st_nlink == 1)
+	else if (!error && (st.st_nlink == 1 || !node->device->handles_open))
 		error = copy_all(change, node);
 	return error;
 }

@@ -602,6 +602,7 @@ static int data_end(struct view *view, struct own *own, struct chunks_after *aft
 		own->object.size = object->size;
 		own->object.cut = object->cut;
 		own->object.has_blocks = object->has_blocks;
+		own->object.lost_blocks = object->lost_blocks;
 		error = view_changed(view, bytes);
 	}
 	after_free(after);
@@ -720,9 +721,14 @@ int own_keep_locked(struct view *view, struct own *own, uint64_t block, const ch
 
 	if (error)
 		return error;
+	object.lost_blocks = object.lost_blocks || !bytes;
 	for (uint64_t i = 0; i < count && !error; i++) {
 		const char *from = bytes + i * STORE_BLOCK;
 
+		if (!bytes) {
+			error = after_set(&after, own, block + i, SLOT_LOST, 0);
+			continue;
+		}
 		if (memcmp(from, zeros, STORE_BLOCK) == 0) {
 			error = after_set(&after, own, block + i, SLOT_ZERO, 0);
 			continue;

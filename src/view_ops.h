@@ -25,8 +25,8 @@ static inline struct timespec view_now(void)
 /* view_data.c */
 /*
  * Of a state that a node of the live tree had: whether it says what a block was; blocks become what
- * bytes say, which are whole blocks; nothing is there from size on but what it has. 0 or negative
- * errno.
+ * bytes say, which are whole blocks (NULL: nobody knows what); nothing is there from size on but
+ * what it has. 0 or negative errno.
  */
 bool own_has_block(const struct own *own, uint64_t block);
 int own_keep_locked(struct view *view, struct own *own, uint64_t block, const char *bytes,
