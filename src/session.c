@@ -461,8 +461,14 @@ static int start_snapshots(struct fs *fs, const struct options *options, const c
  * -1 when a line has said so. */
 static int claim(struct fs *fs, const struct options *options, const char *source, bool joins)
 {
+	const struct timespec moment = {.tv_nsec = 20000000};
 	int error = options->cow || joins ? 0 : backing_claim(&fs->backing, false);
 
+	/* (One that was unmounted a moment ago is still bringing things to the disk.) */
+	for (int tries = 0; error == -EWOULDBLOCK && tries < 100; tries++) {
+		nanosleep(&moment, NULL);
+		error = backing_claim(&fs->backing, false);
+	}
 	if (joins) {
 		log_line(LOG_NOTICE,
 			 "%s: is in use by another mount, which has point-in-time views: this one "

@@ -187,6 +187,33 @@ rm "$mnt/c"
 assert_equal "2 linked linked" "$(stat -c %h "$mnt/.snap/bc/b") $(cat "$mnt/.snap/bc"/[bc] | xargs)" "two names, and none is left"
 rmdir "$mnt/.snap/bc"
 
+# The same, when the younger view's state is not of a name that was lost
+echo linked >"$mnt/a"
+ln "$mnt/a" "$mnt/b"
+mkdir "$mnt/.snap/ab"
+rm "$mnt/a"
+mkdir "$mnt/.snap/b"
+chmod 640 "$mnt/b"
+rmdir "$mnt/.snap/ab"
+sleep 0.3
+mount_stop
+mount_start
+assert_equal "1 644 linked" "$(stat -c '%h %a' "$mnt/.snap/b/b") $(cat "$mnt/.snap/b/b")" "the younger view"
+assert_equal "1 640 linked" "$(stat -c '%h %a' "$mnt/b") $(cat "$mnt/b")" "the last name"
+rm "$mnt/b"
+rmdir "$mnt/.snap/b"
+
+# One that was unmounted just now is waited for
+mkdir "$mnt/.snap/one"
+fusermount3 -u "$mnt"
+timeout 20 "${program[@]}" "$backing" "$mnt" 2>"$work/error" || fail "mounted again at once: $(cat "$work/error")"
+fusermount3 -u "$mnt"
+daemon_wait
+timeout 20 "${program[@]}" "$backing" "$mnt" 2>"$work/error" || fail "mounted again at once: $(cat "$work/error")"
+rmdir "$mnt/.snap/one"
+fusermount3 -u "$mnt"
+mount_start
+
 # Of a view of the middle goes what the older one does not need
 room() {
 	"$TOOLS/mmapfsctl" snapshot list --json "$mnt" | python3 -c 'import json, sys
