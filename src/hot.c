@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 
 struct hot {
 	struct hot_key {
@@ -29,17 +28,9 @@ struct hot {
 	UT_hash_handle hh;
 };
 
-uint64_t monotonic_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static bool is_fresh(const struct snapshots *snapshots)
 {
-	return snapshots->fresh && snapshots->fresh > monotonic_now();
+	return snapshots->fresh && snapshots->fresh > view_now_ns();
 }
 
 void hot_state_added(struct change *change)

@@ -194,8 +194,7 @@ static struct timespec settled_now(struct view *view)
 
 	clock_gettime(CLOCK_REALTIME, &settled);
 	if (futimens(heap, now) == 0 && fstat(heap, &st) == 0 &&
-	    (st.st_ctim.tv_sec > settled.tv_sec ||
-	     (st.st_ctim.tv_sec == settled.tv_sec && st.st_ctim.tv_nsec > settled.tv_nsec)))
+	    view_is_later(&st.st_ctim, &settled))
 		settled = st.st_ctim;
 	return settled;
 }
@@ -230,7 +229,7 @@ int snapshot_make(struct view *view, const char *name, bool read_only, struct sn
 		error = files_move_times(&view->fs->files);
 		pthread_mutex_lock(&view->lock);
 		snapshot->settled = settled_now(view);
-		snapshots->fresh = monotonic_now() + TICKS_NS;
+		snapshots->fresh = view_now_ns() + TICKS_NS;
 		if (error)
 			; /* it would seem to have been changed behind the mount */
 		else if (snapshot->state != SNAPSHOT_PENDING) /* meanwhile it was given up */

@@ -199,8 +199,7 @@ void hot_state_added(struct change *change);
 /* How long ctime may not tell what was changed after a view from what was changed before: clocks of
  * file systems go by ticks. */
 #define TICKS_NS UINT64_C(20000000)
-uint64_t monotonic_now(void);
-/* The same as hot_add_locked() in a transaction of its own, if it is not hot; and notes what the
+/* As hot_add_locked(), in a transaction of its own, if the item is not hot; and notes what the
  * change has to wait for. at_once: though the state may have come with it. 0 or negative errno. */
 int hot_mark_locked(struct change *change, int64_t object, int64_t item, bool at_once);
 /* Until that is on the disk; with no lock of the view. 0 or negative errno. */

@@ -359,7 +359,7 @@ int store_check(const char *folder)
 	printf("%s: %s", folder, check.wrong ? "damaged\n" : "whole");
 	if (!check.wrong && check.undone)
 		printf("; %ju blocks that were not synced did not reach the disk, and will be what "
-		       "they were",
+		       "they were, or are lost where they were kept of a live tree",
 		       (uintmax_t)check.undone);
 	if (!check.wrong)
 		printf("; %ju bytes that nothing uses\n", (uintmax_t)(check.leaked * STORE_BLOCK));

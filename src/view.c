@@ -448,11 +448,6 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-static bool is_later(const struct timespec *a, const struct timespec *b)
-{
-	return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
-}
-
 /*
  * The trip wire of a point-in-time view: ctime, which nobody can set. Of what was changed since a
  * view was made there is a state of its epoch or of a later one: so what comes after the states of
@@ -464,7 +459,7 @@ static bool is_tripped(const struct node *node, uint64_t epoch, const struct tim
 
 	while (snapshot && (snapshot->epoch < epoch || snapshot->state != SNAPSHOT_WHOLE))
 		snapshot = snapshot->newer;
-	return snapshot && is_later(ctime, &snapshot->settled);
+	return snapshot && view_is_later(ctime, &snapshot->settled);
 }
 
 static int check_ctime(struct view *view, struct node *node, uint64_t epoch,
@@ -870,6 +865,14 @@ int view_base_has_locked(struct view *view, struct node *folder, const char *nam
 
 /* --- Syncing ---------------------------------------------------------------------------------- */
 
+uint64_t view_now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
 static void sync_failed(struct view *view, int error)
 {
 	if (view->sync_error)
@@ -938,7 +941,7 @@ int view_changed(struct view *view, uint64_t bytes)
 		return policy->always ? error : 0; /* fsync(2) tells it */
 	}
 	if (policy->delay_ns && !view->due) {
-		view->due = monotonic_now() + policy->delay_ns;
+		view->due = view_now_ns() + policy->delay_ns;
 		pthread_cond_signal(&view->changed);
 	}
 	return 0;
@@ -969,7 +972,7 @@ static void *flush_when_due(void *argument)
 			pthread_cond_wait(&view->changed, &view->lock);
 			continue;
 		}
-		if (monotonic_now() < view->due) {
+		if (view_now_ns() < view->due) {
 			pthread_cond_timedwait(&view->changed, &view->lock, &due);
 			continue;
 		}
@@ -979,7 +982,7 @@ static void *flush_when_due(void *argument)
 		(void)!view_sync(view); /* it says what has failed */
 		pthread_mutex_lock(&view->lock);
 		if (hot && !view->due)
-			view->due = monotonic_now() + view->options.policy.delay_ns;
+			view->due = view_now_ns() + view->options.policy.delay_ns;
 	}
 	pthread_mutex_unlock(&view->lock);
 	return NULL;

@@ -159,6 +159,14 @@ int view_own(struct view *view, struct node *node);
  */
 int view_check_base(struct view *view, struct node *node);
 
+static inline bool view_is_later(const struct timespec *a, const struct timespec *b)
+{
+	return a->tv_sec > b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec > b->tv_nsec);
+}
+
+/* Of the monotonic clock. */
+uint64_t view_now_ns(void);
+
 /* Brings all that was changed to the disk. 0 or negative errno. */
 int view_sync(struct view *view);
 
