@@ -353,6 +353,8 @@ for ((cut = 0; cut < ${CRASH_CUTS:-24}; cut++)); do
 	mount_start rw
 	python3 "$work/steps.py" check "$mnt" "$work/marks" "$seed" "${CRASH_STEPS:-250}" >"$work/found" || fail "$where"
 	"$MMAPFSCTL" snapshot list "$mnt" >"$work/list" || fail "$where: list"
+	cat "$work/list" >>"$work/lists"
+	"$MMAPFSCTL" snapshot list --json "$mnt" | python3 -c 'import json, sys; json.load(sys.stdin)' || fail "$where: list --json"
 	mount_stop
 	cat "$log" >>"$work/logs"
 	# The same again, from what is in the store
@@ -370,3 +372,6 @@ for ((cut = 0; cut < ${CRASH_CUTS:-24}; cut++)); do
 done
 # Else it was not what it is to be about
 grep -q 'was being changed when the system ended' "$work/logs" || fail "nothing was in doubt"
+for what in names 'extended attributes' bytes; do
+	grep -qE "^    lost: ([a-z ]+, )*$what(, [a-z ]+)* of /(early|late)/" "$work/lists" || fail "$what that were lost are not listed: $(head -n 5 "$work/lists")"
+done
